@@ -1,0 +1,1 @@
+"""The command line `edge-emotion`: one module per command, heavy imports inside the commands."""

@@ -1,0 +1,67 @@
+"""`edge-emotion verify`: does this device compute what the reference computed?"""
+
+from __future__ import annotations
+
+import json as json_text
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from edge_emotion.cli.terminal import results_console
+
+if TYPE_CHECKING:
+    from edge_emotion_runtimes.verify import Report
+
+
+def verify(
+    bundle: str = "nano",
+    *,
+    encoder: str = "auto",
+    llm: str = "auto",
+    json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+) -> int:
+    """Replay the bundle's golden clips here and compare each tap with the reference; exit code 1 where one is off.
+
+    Parameters
+    ----------
+    bundle
+        Name of a bundle that came with the package, or a folder.
+    encoder
+        Encoder variant, for example int8 or fp32.
+    llm
+        Language-model variant, for example Q8_0.
+    json
+        Print JSON for programs.
+    """
+    from importlib import import_module
+
+    report: Report = import_module("edge_emotion_runtimes.verify").verify_bundle(bundle, encoder=encoder, llm=llm)
+    if json:
+        print(json_text.dumps(report.to_dict(), ensure_ascii=False, indent=2))
+    else:
+        _show(report)
+    return 0 if report.passed else 1
+
+
+def _show(report: Report) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    console = results_console()
+    console.print(Text(f"{report.bundle}: encoder {report.encoder}, language model {report.llm}", "bold"))
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for column in ("", "clip", "tap", "compared by"):
+        table.add_column(column)
+    table.add_column("difference", justify="right")
+    table.add_column("tolerance", justify="right")
+    for tap in report.taps:
+        mark = Text("ok", "green") if tap.passed else Text("off", "bold red")
+        table.add_row(mark, str(tap.clip), tap.name, tap.metric, f"{tap.difference:.2e}", f"{tap.tolerance:.2e}")
+    console.print(table)
+    failed = sum(not tap.passed for tap in report.taps)
+    if failed:
+        console.print(
+            Text(f"{failed} of {len(report.taps)} taps are off: do not trust this device's results", "bold red")
+        )
+    else:
+        console.print(Text(f"all {len(report.taps)} taps agree with the reference", "bold green"))

@@ -1,0 +1,5 @@
+"""Prosody: what an explanation may rest on, measured in the signal with NumPy alone."""
+
+from edge_emotion.prosody.measures import UNITS, Contour, Measure, Prosody, measure_prosody
+
+__all__ = ["UNITS", "Contour", "Measure", "Prosody", "measure_prosody"]

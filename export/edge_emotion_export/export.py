@@ -1,0 +1,363 @@
+"""Checkpoint to bundle: writes every artefact beside the target, holds it to its gate, and publishes all or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+import edge_emotion
+from edge_emotion.bundle import (
+    MANIFEST_NAME,
+    Calibration,
+    EncoderSpec,
+    EncoderVariant,
+    LlmSpec,
+    LlmVariant,
+    Manifest,
+    load_bundle,
+    write_manifest,
+)
+from edge_emotion.errors import ExportError
+from edge_emotion_runtimes.llama_cpp_model import LlamaCppModel
+from edge_emotion_runtimes.onnx_encoder import OnnxEncoder
+from edge_emotion_train.checkpoint import Checkpoint, load_checkpoint
+from edge_emotion_train.frontend import SAMPLE_RATE_HZ
+from edge_emotion_train.model import ENCODER_FRAMES_PER_S, TOKENS_PER_S
+
+from .card import FileMetadata, write_licences, write_readme
+from .clips import load_clips
+from .gguf_llm import ARCHITECTURE, Quantisation, export_gguf
+from .golden import ReferenceClip, choose_golden, end_token, run_reference, save_golden
+from .measure import (
+    encoder_figures,
+    end_to_end_figures,
+    golden_tolerances,
+    language_model_figures,
+    tokenizer_figures,
+)
+from .onnx_encoder import MAX_SAMPLES, MIN_SAMPLES, export_onnx, quantise_int8
+from .parity import LIMITS, check
+
+# A built-in bundle must be small enough to come with the package; a variant that is only a convenience yields to that.
+MAX_BUNDLE_BYTES = 40_000_000
+GOLDEN_NAME = "golden.npz"
+
+
+def export_all(
+    checkpoint_folder: Path,
+    output_folder: Path,
+    clips: Sequence[Path],
+    force: bool = False,
+    name: str = "nano",
+    version: str | None = None,
+) -> Manifest:
+    """Writes a whole bundle.
+
+    Args:
+        checkpoint_folder: What training wrote.
+        output_folder: The bundle's folder; it appears complete or not at all.
+        clips: Recordings, or folders of them, that parity is measured on; three of them become the golden clips.
+        force: Replace a bundle that is there.
+        name: Name of the bundle.
+        version: Its version; the package's by default.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        ExportError: An artefact failed its gate, clips are missing, or the target exists.
+        ConfigError: The checkpoint is incomplete.
+    """
+    with _published(output_folder, force) as folder:
+        checkpoint, references = _prepare(checkpoint_folder, clips)
+        labelled = FileMetadata(name, version or edge_emotion.__version__, checkpoint)
+        opsets, parity = _write_encoders(checkpoint, references, folder, labelled)
+        parity |= _write_language_models(checkpoint, references, folder, labelled)
+        parity["end_to_end"] = _check_end_to_end(checkpoint, references, folder)
+        tolerances = _write_golden(checkpoint, [clip.waveform for clip in references], folder)
+        _drop_what_does_not_fit(folder, parity, tolerances)
+        receipts = _receipts(references, parity) | {"golden": {"tolerances": tolerances}}
+        manifest = _manifest(checkpoint, labelled, folder, opsets, receipts)
+        (folder / "README.md").write_text(write_readme(manifest, _sizes(folder)), encoding="utf-8")
+        (folder / "LICENSES").write_text(_licences(checkpoint, manifest.licence), encoding="utf-8")
+        manifest = write_manifest(folder, manifest)
+        _prove(folder)
+    _report(output_folder)
+    return manifest
+
+
+def export_part(
+    part: Literal["encoder", "llm"],
+    checkpoint_folder: Path,
+    output_folder: Path,
+    clips: Sequence[Path],
+    force: bool = False,
+) -> dict[str, Any]:
+    """Writes only the encoder's or the language model's files, with `parity.json` beside them; returns its content.
+
+    Raises:
+        ExportError: As `export_all`.
+        ConfigError: As `export_all`.
+    """
+    with _published(output_folder, force) as folder:
+        checkpoint, references = _prepare(checkpoint_folder, clips)
+        labelled = FileMetadata(output_folder.resolve().name, edge_emotion.__version__, checkpoint)
+        if part == "encoder":
+            parity = _write_encoders(checkpoint, references, folder, labelled)[1]
+        else:
+            parity = _write_language_models(checkpoint, references, folder, labelled)
+        receipts = _receipts(references, parity)
+        (folder / "parity.json").write_text(json.dumps(receipts, indent=2) + "\n", encoding="utf-8")
+    _report(output_folder)
+    return receipts
+
+
+def main(
+    part: Literal["all", "encoder", "llm"] = "all",
+    *,
+    checkpoint: Path,
+    output: Path,
+    clips: Sequence[Path] = (),
+    force: bool = False,
+    name: str = "nano",
+    version: str | None = None,
+) -> int:
+    """The command line's verb `export`: talks on stderr, returns 0 or raises an `EdgeEmotionError`."""
+    if part == "all":
+        export_all(checkpoint, output, clips, force, name, version)
+    else:
+        export_part(part, checkpoint, output, clips, force)
+    return 0
+
+
+def _talk(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)  # noqa: T201 - the command line's progress
+
+
+@contextmanager
+def _published(target: Path, force: bool) -> Iterator[Path]:
+    """A folder beside the target to write in; it takes the target's place when the block ends well."""
+    if target.exists() and not force:
+        raise ExportError(f"{target} is there already; give --force to replace it, or another --output")
+    ours = {MANIFEST_NAME, "parity.json"}
+    if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not ours & set(_names(target)))):
+        raise ExportError(f"{target} is not an earlier export, so it is not replaced; give another --output")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
+        folder, old = Path(scratch, "new"), Path(scratch, "old")
+        folder.mkdir()
+        yield folder
+        if target.exists():
+            target.rename(old)
+        try:
+            folder.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def _prepare(checkpoint_folder: Path, clips: Sequence[Path]) -> tuple[Checkpoint, list[ReferenceClip]]:
+    checkpoint = load_checkpoint(Path(checkpoint_folder))
+    _check_context(checkpoint)
+    waveforms = load_clips(clips, round(_max_window_s(checkpoint) * SAMPLE_RATE_HZ))
+    _talk(f"running the reference on {len(waveforms)} clips")
+    return checkpoint, [run_reference(checkpoint, waveform) for waveform in waveforms]
+
+
+def _max_window_s(checkpoint: Checkpoint) -> float:
+    return min(MAX_SAMPLES / SAMPLE_RATE_HZ, checkpoint.sizes.max_frames / ENCODER_FRAMES_PER_S)
+
+
+def _check_context(checkpoint: Checkpoint) -> None:
+    """The longest window, thought and answer must fit, or a device would fail on long recordings only."""
+    prompt = checkpoint.prompt
+    texts = (prompt.before_audio, prompt.after_audio, prompt.answer_open, max(checkpoint.labels, key=len))
+    rows = sum(len(checkpoint.tokenizer.encode(text + prompt.answer_close).ids) for text in texts)
+    audio_rows = checkpoint.sizes.evidence_tokens + math.ceil(_max_window_s(checkpoint) * TOKENS_PER_S)
+    needed, context = rows + audio_rows + prompt.max_think_tokens, _context_tokens(checkpoint)
+    if needed > context:
+        raise ExportError(f"the longest window needs {needed} tokens of context, the language model has {context}")
+
+
+def _context_tokens(checkpoint: Checkpoint) -> int:
+    return int(checkpoint.language_model.config.max_position_embeddings)
+
+
+def _write_encoders(
+    checkpoint: Checkpoint, references: Sequence[ReferenceClip], folder: Path, labelled: FileMetadata
+) -> tuple[dict[str, int], dict[str, dict[str, float]]]:
+    """Opset and parity figures of each precision."""
+    full, small = folder / "encoder.fp32.onnx", folder / "encoder.int8.onnx"
+    opsets, parity = {}, {}
+    for precision, path in (("fp32", full), ("int8", small)):
+        _talk(f"encoder {precision}")
+        if precision == "fp32":
+            opsets[precision] = export_onnx(checkpoint.tower, path, labelled.onnx())
+        else:
+            opsets[precision] = quantise_int8(full, path, labelled.onnx())
+        with OnnxEncoder(path, threads=1) as encoder:
+            parity[precision] = _gated(precision, encoder_figures(references, encoder))
+    return opsets, parity
+
+
+def _write_language_models(
+    checkpoint: Checkpoint, references: Sequence[ReferenceClip], folder: Path, labelled: FileMetadata
+) -> dict[str, dict[str, float]]:
+    """Parity figures of each quantisation; the F32 file is only there to prove the others' origin."""
+    parity: dict[str, dict[str, float]] = {}
+    quantisations: tuple[Quantisation, ...] = ("F32", "Q8_0", "F16")
+    for quantisation in quantisations:
+        _talk(f"language model {quantisation}")
+        path = folder / f"llm.{quantisation}.gguf"
+        export_gguf(
+            checkpoint.language_model, checkpoint.tokenizer, path, quantisation, labelled.gguf(), end_token(checkpoint)
+        )
+        exact = quantisation == "F32"
+        with _open_language_model(checkpoint, path, exact) as model:
+            if exact:
+                parity["tokenizer"] = _gated("tokenizer", tokenizer_figures(checkpoint, model))
+            parity[quantisation] = _gated(quantisation, language_model_figures(checkpoint, references, model))
+    (folder / "llm.F32.gguf").unlink()
+    return parity
+
+
+def _open_language_model(checkpoint: Checkpoint, path: Path, exact: bool = False) -> LlamaCppModel:
+    """The device's runtime as it runs by default, or with nothing rounded."""
+    context_tokens = _context_tokens(checkpoint)
+    if exact:
+        return LlamaCppModel(path, context_tokens, threads=1, kv_type="f32", flash_attention=False)
+    return LlamaCppModel(path, context_tokens, threads=1)
+
+
+def _gated(artefact: str, figures: Mapping[str, float]) -> dict[str, float]:
+    check(artefact, figures)
+    return dict(figures)
+
+
+def _check_end_to_end(checkpoint: Checkpoint, references: Sequence[ReferenceClip], folder: Path) -> dict[str, float]:
+    _talk("encoder int8 and language model Q8_0 together")
+    with (
+        OnnxEncoder(folder / "encoder.int8.onnx", threads=1) as encoder,
+        _open_language_model(checkpoint, folder / "llm.Q8_0.gguf") as model,
+    ):
+        return _gated("end_to_end", end_to_end_figures(checkpoint, references, encoder, model))
+
+
+def _write_golden(checkpoint: Checkpoint, waveforms: Sequence[np.ndarray], folder: Path) -> dict[str, dict[str, float]]:
+    """Writes the golden taps and returns the tolerances they are replayed with."""
+    _talk("golden clips")
+    save_golden(folder / GOLDEN_NAME, choose_golden(checkpoint, waveforms))
+    with np.load(folder / GOLDEN_NAME, allow_pickle=False) as archive:
+        golden = {key: archive[key] for key in archive.files}
+    with (
+        OnnxEncoder(folder / "encoder.fp32.onnx", threads=1) as fp32,
+        OnnxEncoder(folder / "encoder.int8.onnx", threads=1) as int8,
+        _open_language_model(checkpoint, folder / "llm.F16.gguf") as f16,
+        _open_language_model(checkpoint, folder / "llm.Q8_0.gguf") as q8,
+    ):
+        return golden_tolerances(golden, checkpoint, {"fp32": fp32, "int8": int8}, {"F16": f16, "Q8_0": q8})
+
+
+def _drop_what_does_not_fit(
+    folder: Path, parity: dict[str, dict[str, float]], tolerances: dict[str, dict[str, float]]
+) -> None:
+    total = sum(_sizes(folder).values())
+    if total > MAX_BUNDLE_BYTES:
+        _talk(f"{total / 1e6:.1f} MB are more than {MAX_BUNDLE_BYTES / 1e6:.0f}: llm.F16.gguf is left out")
+        (folder / "llm.F16.gguf").unlink()
+        parity.pop("F16")
+        for variants in tolerances.values():
+            variants.pop("F16", None)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {name: (folder / name).stat().st_size for name in _names(folder)}
+
+
+def _receipts(references: Sequence[ReferenceClip], parity: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    digest = hashlib.sha256(b"".join(clip.waveform.tobytes() for clip in references)).hexdigest()
+    seconds = sum(len(clip.waveform) for clip in references) / SAMPLE_RATE_HZ
+    limits = {artefact: {figure: asdict(limit) for figure, limit in LIMITS[artefact].items()} for artefact in parity}
+    return {
+        "clips": {"count": len(references), "seconds": round(seconds, 3), "samples_sha256": digest},
+        "parity": {artefact: dict(figures) for artefact, figures in parity.items()},
+        "limits": limits,
+    }
+
+
+def _manifest(
+    checkpoint: Checkpoint, labelled: FileMetadata, folder: Path, opsets: Mapping[str, int], receipts: Mapping[str, Any]
+) -> Manifest:
+    sizes = checkpoint.sizes
+    files = _names(folder)
+    packages = ("torch", "onnx", "onnxruntime", "gguf", "llama-cpp-python")
+    return Manifest(
+        name=labelled.name,
+        version=labelled.version,
+        licence=labelled.licence,
+        languages=tuple(labelled.languages),
+        labels=checkpoint.labels,
+        files={},
+        encoder=EncoderSpec(
+            variants=tuple(EncoderVariant(f"encoder.{key}.onnx", key, opsets[key]) for key in ("int8", "fp32")),
+            sample_rate_hz=SAMPLE_RATE_HZ,
+            embedding_dim=sizes.embedding_dim,
+            tokens_per_second=TOKENS_PER_S,
+            summary_tokens=sizes.evidence_tokens,
+            min_window_s=MIN_SAMPLES / SAMPLE_RATE_HZ,
+            max_window_s=_max_window_s(checkpoint),
+        ),
+        llm=LlmSpec(
+            variants=tuple(LlmVariant(f"llm.{key}.gguf", key) for key in ("Q8_0", "F16") if f"llm.{key}.gguf" in files),
+            architecture=ARCHITECTURE,
+            context_tokens=_context_tokens(checkpoint),
+        ),
+        prompt=checkpoint.prompt,
+        thresholds=checkpoint.thresholds,
+        calibration={key: Calibration(**values) for key, values in checkpoint.calibration.items()},
+        provenance=dict(checkpoint.provenance)
+        | {"export_versions": {package: importlib.metadata.version(package) for package in packages}},
+        receipts=dict(receipts),
+    )
+
+
+def _licences(checkpoint: Checkpoint, licence: str) -> str:
+    return write_licences(licence, checkpoint.provenance.get("sources", {}))
+
+
+def _prove(folder: Path) -> None:
+    """Opens the finished bundle as a device does, and replays its golden clips with every variant."""
+    from edge_emotion_runtimes.verify import verify_bundle
+
+    _talk("verifying the finished bundle")
+    bundle = load_bundle(str(folder.resolve()))
+    encoders = [variant.precision for variant in bundle.manifest.encoder.variants]
+    models = [variant.quantisation for variant in bundle.manifest.llm.variants]
+    for encoder, llm in [*((encoder, models[0]) for encoder in encoders), *((encoders[0], llm) for llm in models[1:])]:
+        report = verify_bundle(bundle, encoder, llm)
+        failed = [tap for tap in report.taps if not tap.passed]
+        if failed:
+            raise ExportError(f"the finished bundle fails its own golden clips with {encoder} and {llm}: {failed}")
+
+
+def _report(folder: Path) -> None:
+    sizes = _sizes(folder)
+    for name, size in sizes.items():
+        _talk(f"  {name:20s} {size / 1e6:7.3f} MB")
+    _talk(f"  {'in all':20s} {sum(sizes.values()) / 1e6:7.3f} MB in {folder}")

@@ -1,0 +1,181 @@
+"""Audio encoder on ONNX Runtime: waveform to embeddings for the language model and to logits of the emotion head."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from edge_emotion.audio import SAMPLE_RATE_HZ
+from edge_emotion.errors import AudioError, BundleError, RuntimeUnavailableError
+from edge_emotion_runtimes.interfaces import EncoderOutput
+from edge_emotion_runtimes.processors import usable_cores
+
+CPU_PROVIDER = "CPUExecutionProvider"
+INSTALL_LINE = "pip install onnxruntime"
+
+_FEWEST_SAMPLES = 400  # one frame of the front end inside the graph
+_OUTPUTS = ("embeddings", "emotion_logits")
+
+
+class OnnxEncoder:
+    """One graph from `waveform` `(1, samples)` at 16 kHz to `embeddings` and `emotion_logits`.
+
+    Thread-safe.
+
+    Args:
+        path: The ONNX file.
+        threads: Threads within an operator; None takes the usable physical cores.
+        providers: Execution providers, best first. The processor is always added as the last.
+        strict: An asked-for provider that does not run is an error instead of a recorded fallback.
+
+    Raises:
+        BundleError: The file is missing, damaged, or has other inputs and outputs than the contract.
+        RuntimeUnavailableError: onnxruntime is missing, or under `strict` a provider does not run here.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        threads: int | None = None,
+        providers: Sequence[str] = (CPU_PROVIDER,),
+        strict: bool = False,
+    ) -> None:
+        if threads is not None and threads < 1:
+            raise RuntimeUnavailableError(f"threads must be at least 1, given {threads}")
+        self.path = Path(path)
+        self.threads = threads or usable_cores()
+        runtime = _library()
+        self._version: str = runtime.__version__
+        self._session: Any = _open_session(runtime, self.path, self.threads, providers)
+        outputs = _check_signature(self._session, self.path)
+        # Only the session knows: the package lists providers that this machine cannot run.
+        self.providers = tuple(self._session.get_providers())
+        self.fallbacks = tuple(
+            f"encoder: {provider} was asked for and does not run here; {self.providers[0]} does"
+            for provider in providers
+            if provider not in self.providers
+        )
+        if strict and self.fallbacks:
+            raise RuntimeUnavailableError("; ".join(self.fallbacks) + ". Install its driver, or load without strict")
+        self.sample_rate_hz, self.labels = _read_metadata(self._session, self.path)
+        embeddings, logits = (outputs[name] for name in _OUTPUTS)
+        self.embedding_dim = _fixed(embeddings.shape[-1])
+        if self.labels and _fixed(logits.shape[-1]) not in (None, len(self.labels)):
+            raise BundleError(
+                f"{path}: {logits.shape[-1]} emotion logits for {len(self.labels)} labels; export it again"
+            )
+
+    def __enter__(self) -> OnnxEncoder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the session; a second call does nothing."""
+        self._session = None
+
+    def encode(self, samples: np.ndarray) -> EncoderOutput:
+        """Run the graph once.
+
+        Args:
+            samples: float32 `(n,)` at 16 kHz, finite, at least 400 of them.
+
+        Raises:
+            AudioError: The samples are not of that kind.
+            RuntimeUnavailableError: The encoder is closed, failed, or computed NaN or infinity.
+        """
+        session = self._session
+        if session is None:
+            raise RuntimeUnavailableError(f"the encoder {self.path.name} is closed; load it again")
+        if not isinstance(samples, np.ndarray) or samples.dtype != np.float32 or samples.ndim != 1:
+            given = f"{samples.dtype} {samples.shape}" if isinstance(samples, np.ndarray) else type(samples).__name__
+            raise AudioError(f"the encoder needs float32 samples of shape (n,), given {given}; use from_samples")
+        if len(samples) < _FEWEST_SAMPLES:
+            raise AudioError(f"{len(samples)} samples are too few; the encoder needs at least {_FEWEST_SAMPLES}")
+        if not np.isfinite(samples).all():
+            raise AudioError("samples hold NaN or infinity; use from_samples, which replaces them")
+        try:
+            embeddings, logits = session.run(_OUTPUTS, {"waveform": samples[None]})
+        except Exception as error:  # onnxruntime's exceptions share no public base class
+            raise RuntimeUnavailableError(f"{self.path.name} failed on {len(samples)} samples: {error}") from error
+        if not (np.isfinite(embeddings).all() and np.isfinite(logits).all()):
+            raise RuntimeUnavailableError(
+                f"{self.path.name} computed NaN or infinity on {self.providers[0]}; run `edge-emotion verify`, "
+                "and choose another precision or provider"
+            )
+        return EncoderOutput(embeddings[0], logits[0])
+
+    def describe(self) -> dict[str, Any]:
+        """What runs here, read from the session."""
+        return {
+            "runtime": "onnxruntime",
+            "version": self._version,
+            "providers": list(self.providers),
+            "fallbacks": list(self.fallbacks),
+            "file": self.path.name,
+            "threads": self.threads,
+            "sample_rate_hz": self.sample_rate_hz,
+            "embedding_dim": self.embedding_dim,
+            "labels": list(self.labels) or None,
+        }
+
+
+def _library() -> ModuleType:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise RuntimeUnavailableError(f"onnxruntime cannot be imported ({error}): {INSTALL_LINE}") from error
+    onnxruntime.set_default_logger_severity(3)  # its warnings about absent devices are told by `fallbacks`
+    return onnxruntime
+
+
+def _open_session(runtime: ModuleType, path: Path, threads: int, providers: Sequence[str]) -> Any:
+    if not path.is_file():
+        raise BundleError(f"{path}: no such file; an ONNX audio encoder was expected")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # A waiting thread that spins steals the core from the language model and the prosody measures.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A pattern is kept for each input length ever seen: with recordings of every length that is a slow leak.
+    options.enable_mem_pattern = False
+    runnable = [provider for provider in providers if provider in runtime.get_available_providers()]
+    try:
+        return runtime.InferenceSession(str(path), options, providers=[*dict.fromkeys([*runnable, CPU_PROVIDER])])
+    except Exception as error:  # onnxruntime's exceptions share no public base class
+        raise BundleError(f"{path}: onnxruntime cannot load it ({error}); fetch or export it again") from error
+
+
+def _check_signature(session: Any, path: Path) -> dict[str, Any]:
+    """The outputs by name, if inputs and outputs are those of the contract."""
+    inputs = {value.name: value for value in session.get_inputs()}
+    outputs = {value.name: value for value in session.get_outputs()}
+    wave = inputs.get("waveform")
+    if set(inputs) != {"waveform"} or wave is None or wave.type != "tensor(float)" or len(wave.shape) != 2:
+        raise BundleError(f"{path}: inputs {sorted(inputs)}; exactly `waveform` float32 (1, samples) is needed")
+    wrong = [name for name in _OUTPUTS if name not in outputs or outputs[name].type != "tensor(float)"]
+    if wrong:
+        raise BundleError(f"{path}: outputs {sorted(outputs)}; {', '.join(wrong)} as float32 are missing")
+    return outputs
+
+
+def _read_metadata(session: Any, path: Path) -> tuple[int, tuple[str, ...]]:
+    """Sample rate and labels, where the exporter wrote them into the file."""
+    metadata = session.get_modelmeta().custom_metadata_map
+    try:
+        labels = json.loads(metadata.get("labels", "[]"))
+        return int(metadata.get("sample_rate_hz", SAMPLE_RATE_HZ)), tuple(map(str, labels))
+    except (ValueError, TypeError) as error:
+        raise BundleError(
+            f"{path}: metadata sample_rate_hz or labels cannot be read ({error}); export it again"
+        ) from error
+
+
+def _fixed(dimension: int | str | None) -> int | None:
+    return dimension if isinstance(dimension, int) else None

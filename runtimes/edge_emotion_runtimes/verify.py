@@ -1,0 +1,206 @@
+"""Replays the golden clips of a bundle on this device and compares every tap with the reference.
+
+`golden.npz` holds, for clip i, `clip{i}_waveform`, `clip{i}_embeddings`, `clip{i}_emotion_logits`,
+`clip{i}_first_logits` (after the prompt) and `clip{i}_text` (greedy thinking). The language model is given the
+reference's embeddings, not this device's, so that a wrong tap names the half that is wrong. The exporter measures with
+the same functions; `manifest.receipts["golden"]["tolerances"]` holds tap -> {variant: tolerance}.
+"""
+
+from __future__ import annotations
+
+import difflib
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edge_emotion.bundle import Bundle, load_bundle, verify_files
+from edge_emotion.errors import BundleError
+from edge_emotion.metrics import softmax
+
+if TYPE_CHECKING:
+    from edge_emotion.prompt import Prompt
+    from edge_emotion_runtimes.llama_cpp_model import LlamaCppModel
+    from edge_emotion_runtimes.onnx_encoder import OnnxEncoder
+
+GOLDEN_NAME = "golden.npz"
+# How each tap is compared; all are 0 for equal values and grow with the difference.
+METRICS: Mapping[str, str] = {
+    "embeddings": "relative error",
+    "emotion_logits": "largest change of a probability",
+    "first_logits": "KL divergence, nats",
+    "text": "share of words that differ",
+}
+_ENCODER_TAPS = ("embeddings", "emotion_logits")
+
+
+@dataclass(frozen=True)
+class Tap:
+    """One comparison with the reference: how far off, and how far off it may be."""
+
+    clip: int
+    name: str
+    metric: str
+    difference: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the difference is within the tolerance; never for a difference that is not a number."""
+        return self.difference <= self.tolerance
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a replay found; `encoder` and `llm` are the variants that ran."""
+
+    bundle: str
+    encoder: str
+    llm: str
+    taps: tuple[Tap, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every tap passed."""
+        return all(tap.passed for tap in self.taps)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types for JSON; a difference that is not finite becomes null."""
+        taps = [
+            asdict(tap) | {"difference": tap.difference if np.isfinite(tap.difference) else None, "passed": tap.passed}
+            for tap in self.taps
+        ]
+        return {
+            "bundle": self.bundle, "encoder": self.encoder, "llm": self.llm, "passed": self.passed, "taps": taps,
+        }  # fmt: skip
+
+
+def verify_bundle(bundle: str | Bundle = "nano", encoder: str = "auto", llm: str = "auto") -> Report:
+    """Loads both models of a bundle and replays its golden clips.
+
+    Args:
+        bundle: Name, folder, or an opened bundle.
+        encoder: Precision of the encoder; "auto" takes the bundle's preferred one.
+        llm: Quantisation of the language model; "auto" takes the bundle's preferred one.
+
+    Raises:
+        BundleError: A file differs from the manifest, or the bundle has no golden clips or tolerances.
+        RuntimeUnavailableError: A runtime is not installed here.
+    """
+    from edge_emotion_runtimes.llama_cpp_model import LlamaCppModel
+    from edge_emotion_runtimes.onnx_encoder import OnnxEncoder
+
+    opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle, verify=False)
+    manifest = opened.manifest
+    encoder_path = opened.encoder_path(None if encoder == "auto" else encoder)
+    llm_path = opened.llm_path(None if llm == "auto" else llm)
+    precision = next(v.precision for v in manifest.encoder.variants if opened.path / v.file == encoder_path)
+    quantisation = next(v.quantisation for v in manifest.llm.variants if opened.path / v.file == llm_path)
+    used = [path.relative_to(opened.path).as_posix() for path in (encoder_path, llm_path)]
+    verify_files(opened.path, manifest, [*used, GOLDEN_NAME])
+    golden = read_golden(opened)
+    variants = {name: precision if name in _ENCODER_TAPS else quantisation for name in METRICS}
+    tolerances = {name: _tolerance(opened, name, variant) for name, variant in variants.items()}
+    with (
+        OnnxEncoder(encoder_path) as audio_encoder,
+        LlamaCppModel(llm_path, context_tokens=manifest.llm.context_tokens) as language_model,
+    ):
+        taps = tuple(
+            Tap(clip, name, METRICS[name], difference, tolerances[name])
+            for clip, name, difference in measure_taps(golden, audio_encoder, language_model, manifest.prompt)
+        )
+    return Report(manifest.name, precision, quantisation, taps)
+
+
+def read_golden(bundle: Bundle) -> dict[str, np.ndarray]:
+    """The arrays of `golden.npz`.
+
+    Raises:
+        BundleError: It is missing, damaged or incomplete.
+    """
+    path = bundle.path / GOLDEN_NAME
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            golden = {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise BundleError(f"{path} is missing: this bundle cannot be verified; export it again") from None
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{path} cannot be read ({error}); export the bundle again") from None
+    count = _clip_count(golden)
+    missing = [f"clip{i}_{name}" for i in range(count) for name in METRICS if f"clip{i}_{name}" not in golden]
+    if not count or missing:
+        raise BundleError(f"{path} lacks {', '.join(missing) or 'clips'}; export the bundle again")
+    return golden
+
+
+def measure_taps(
+    golden: Mapping[str, np.ndarray], encoder: OnnxEncoder, llm: LlamaCppModel, prompt: Prompt
+) -> Iterator[tuple[int, str, float]]:
+    """How far the models are from the reference: clip, tap and difference (see `METRICS`), one after the other."""
+    for clip in range(_clip_count(golden)):
+        reference = {name: golden[f"clip{clip}_{name}"] for name in METRICS}
+        output = encoder.encode(golden[f"clip{clip}_waveform"].astype(np.float32))
+        yield clip, "embeddings", relative_error(output.embeddings, reference["embeddings"])
+        yield clip, "emotion_logits", probability_change(output.emotion_logits, reference["emotion_logits"])
+        first_logits, text = think(llm, prompt, reference["embeddings"].astype(np.float32))
+        yield clip, "first_logits", divergence(reference["first_logits"], first_logits)
+        yield clip, "text", word_difference(text, str(reference["text"]))
+
+
+def think(llm: LlamaCppModel, prompt: Prompt, embeddings: np.ndarray) -> tuple[np.ndarray, str]:
+    """Logits after the prompt `(vocabulary,)` and the greedy thinking, for embeddings `(tokens, dim)`."""
+    llm.reset()
+    llm.prefill([llm.tokenize(prompt.before_audio), embeddings, llm.tokenize(prompt.after_audio)])
+    logits = llm.logits()
+    stop = {llm.tokenize(text)[0] for text in prompt.stop}
+    return logits, "".join(token.text for token in llm.stream(prompt.max_think_tokens, stop))
+
+
+def relative_error(measured: np.ndarray, reference: np.ndarray) -> float:
+    """Norm of the difference over the norm of the reference; infinite where the shapes differ."""
+    if measured.shape != reference.shape:
+        return float("inf")
+    reference = reference.astype(np.float64)
+    return float(np.linalg.norm(measured - reference) / np.linalg.norm(reference))
+
+
+def probability_change(measured: np.ndarray, reference: np.ndarray) -> float:
+    """Largest change of a probability (0..1); infinite where the shapes differ."""
+    if measured.shape != reference.shape:
+        return float("inf")
+    return float(np.abs(softmax(measured) - softmax(reference)).max())
+
+
+def divergence(reference: np.ndarray, measured: np.ndarray) -> float:
+    """Kullback-Leibler divergence in nats between the distributions of two rows of logits `(vocabulary,)`."""
+    if measured.shape != reference.shape:
+        return float("inf")
+    log_p, log_q = _log_softmax(reference), _log_softmax(measured)
+    # Rounding may leave a sum just below zero.
+    return float(np.maximum(np.sum(np.exp(log_p) * (log_p - log_q)), 0.0))
+
+
+def word_difference(measured: str, reference: str) -> float:
+    """Share of words that two texts do not have in common, in order: 0 for equal texts, 1 for nothing in common."""
+    return 1.0 - difflib.SequenceMatcher(None, measured.split(), reference.split(), autojunk=False).ratio()
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max()
+    return shifted - np.log(np.exp(shifted).sum())
+
+
+def _clip_count(golden: Mapping[str, np.ndarray]) -> int:
+    return sum(name.startswith("clip") and name.endswith("_waveform") for name in golden)
+
+
+def _tolerance(bundle: Bundle, tap: str, variant: str) -> float:
+    try:
+        return float(bundle.manifest.receipts["golden"]["tolerances"][tap][variant])
+    except (KeyError, TypeError, ValueError):
+        raise BundleError(
+            f"bundle {bundle.manifest.name!r} says no tolerance of {tap} for {variant} (receipts.golden.tolerances); "
+            "export it again with this version"
+        ) from None

@@ -1,0 +1,129 @@
+"""A trained model as a folder: what training writes, evaluation reads and export turns into a bundle.
+
+metadata.json            labels, cues, sizes, prompt, thresholds, calibration, provenance
+tower.safetensors        encoder, evidence heads, projectors
+language_model/          Hugging Face folder of the language model and its tokenizer.json
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from transformers import LlamaForCausalLM
+
+from edge_emotion.cues import Thresholds
+from edge_emotion.errors import ConfigError
+from edge_emotion.prompt import Prompt
+
+from .encoder import WhisperEncoder
+from .model import AudioProjector, AudioTower, EvidenceHeads, EvidenceProjector
+
+
+@dataclass(frozen=True)
+class TowerSizes:
+    """Sizes that rebuild an `AudioTower`."""
+
+    encoder_dim: int = 384
+    encoder_heads: int = 6
+    encoder_layers: int = 2
+    mel_bands: int = 80
+    max_frames: int = 1500
+    cues: int = 7
+    labels: int = 7
+    evidence_tokens: int = 8
+    embedding_dim: int = 192
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model with everything that is needed to run, evaluate and export it.
+
+    Attributes:
+        tower: Audio side, in evaluation mode.
+        language_model: Text side, in evaluation mode.
+        tokenizer: Its byte-level BPE tokenizer, with the prompt's tags as single added tokens.
+        sizes: Sizes of the tower.
+        labels: Emotions in the order of the logits.
+        cues: Cue names in the order of the evidence heads.
+        prompt: Texts around the audio.
+        thresholds: Cut points of the cues' levels.
+        calibration: Per head (`llm`, `head`): temperature, ece, abstain_below.
+        provenance: Config, data hashes, seed, versions, commit.
+    """
+
+    tower: AudioTower
+    language_model: LlamaForCausalLM
+    tokenizer: Tokenizer
+    sizes: TowerSizes
+    labels: tuple[str, ...]
+    cues: tuple[str, ...]
+    prompt: Prompt
+    thresholds: Thresholds
+    calibration: Mapping[str, Mapping[str, float]]
+    provenance: Mapping[str, Any]
+
+
+def build_tower(sizes: TowerSizes) -> AudioTower:
+    """An `AudioTower` of these sizes with fresh weights."""
+    layers, dim = sizes.encoder_layers, sizes.encoder_dim
+    return AudioTower(
+        WhisperEncoder(dim, sizes.encoder_heads, layers, sizes.mel_bands, sizes.max_frames),
+        EvidenceHeads(layers * 4 * dim, sizes.cues, sizes.labels),
+        EvidenceProjector(sizes.cues + sizes.labels, sizes.evidence_tokens, sizes.embedding_dim),
+        AudioProjector(layers, dim, sizes.embedding_dim),
+    )
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Writes the folder; files appear under their names only when complete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(checkpoint.tower.state_dict(), folder / "tower.partial")
+    (folder / "tower.partial").rename(folder / "tower.safetensors")
+    checkpoint.language_model.save_pretrained(folder / "language_model")
+    checkpoint.tokenizer.save(str(folder / "language_model" / "tokenizer.json"))
+    metadata = {
+        "sizes": asdict(checkpoint.sizes),
+        "labels": list(checkpoint.labels),
+        "cues": list(checkpoint.cues),
+        "prompt": checkpoint.prompt.to_dict(),
+        "thresholds": checkpoint.thresholds.to_dict(),
+        "calibration": {name: dict(values) for name, values in checkpoint.calibration.items()},
+        "provenance": dict(checkpoint.provenance),
+    }
+    (folder / "metadata.partial").write_text(json.dumps(metadata, indent=2) + "\n")
+    (folder / "metadata.partial").rename(folder / "metadata.json")
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Reads a folder that `save_checkpoint` wrote.
+
+    Raises:
+        ConfigError: The folder is not a checkpoint, or a part of it is missing.
+    """
+    for part in ("metadata.json", "tower.safetensors", "language_model/config.json", "language_model/tokenizer.json"):
+        if not (folder / part).is_file():
+            raise ConfigError(
+                f"{folder} is not a checkpoint: {part} is missing; train one with `edge-emotion train sft`"
+            )
+    metadata = json.loads((folder / "metadata.json").read_text())
+    sizes = TowerSizes(**metadata["sizes"])
+    tower = build_tower(sizes)
+    tower.load_state_dict(load_file(folder / "tower.safetensors"))
+    return Checkpoint(
+        tower=tower.eval(),
+        language_model=LlamaForCausalLM.from_pretrained(folder / "language_model").eval(),
+        tokenizer=Tokenizer.from_file(str(folder / "language_model" / "tokenizer.json")),
+        sizes=sizes,
+        labels=tuple(metadata["labels"]),
+        cues=tuple(metadata["cues"]),
+        prompt=Prompt.from_dict(metadata["prompt"]),
+        thresholds=Thresholds.from_dict(metadata["thresholds"]),
+        calibration=metadata["calibration"],
+        provenance=metadata["provenance"],
+    )

@@ -1,0 +1,165 @@
+"""Training configurations: one frozen dataclass per stage family, read strictly from YAML by cyclopts.
+
+An unknown key, a wrong type or an impossible value is a `ConfigError` before any data is read.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import cyclopts
+import yaml
+
+from edge_emotion.cues import CUE_BY_NAME
+from edge_emotion.errors import ConfigError
+from edge_emotion.labels import EMOTIONS
+
+
+@dataclass(frozen=True)
+class SftConfig:
+    """Supervised training of a small speech language model.
+
+    Attributes:
+        data: Folder that holds the corpora (`emodb/`, `emogator/`).
+        encoder_weights: Whisper encoder: a Hugging Face folder or a .safetensors file.
+        cache: Folder for encoder features, synthetic speech and measures.
+        output: Folder of the checkpoint.
+        name: Name of the model.
+        seed: Seed of texts, weights and batches.
+        labels: Emotions the model can answer, in the order of its logits.
+        cues: Cues it may speak of.
+        test_speakers: Speakers that no training step, threshold or choice ever sees.
+        emodb_variants: Augmented variants of each EmoDB clip.
+        emogator_clips: Vocal bursts that teach cues and microphones, not emotions of speech.
+        synthetic_clips: Synthetic utterances with controlled prosody.
+        synthetic_variants: Augmented variants of each.
+        encoder_layers: Whisper layers kept.
+        evidence_tokens: Tokens that carry the evidence heads' outputs.
+        embedding_dim: Width of the language model, a multiple of 64.
+        language_model_layers: Its depth.
+        vocabulary: Size of its BPE.
+        cue_penalty: L2 penalty of the cue regressions.
+        emotion_penalty: L2 penalty of the emotion head.
+        confidence: Least probability of being right with which a cue is mentioned.
+        fewest_cues: Cues mentioned even below that.
+        most_cues: Never more.
+        texts_per_row: Paraphrases written per clip.
+        frames_dropped: Share of samples whose audio tokens are withheld.
+        evidence_dropped: Share of samples whose evidence tokens are withheld.
+        steps: Optimiser steps.
+        batch_size: Clips per step.
+        learning_rate: Peak of the cosine schedule.
+        max_duration_s: Longer clips are left out of training batches.
+        calibration: Result file of `train eval` whose held-out answers set the temperatures.
+        folds: Folds of `train eval`.
+        fold_steps: Optimiser steps of each fold of `train eval`.
+        processes: Worker processes for features.
+    """
+
+    data: Path
+    encoder_weights: Path
+    cache: Path = Path("runs/nano/cache")
+    output: Path = Path("runs/nano/checkpoint")
+    name: str = "nano"
+    seed: int = 20261122
+    labels: tuple[str, ...] = tuple(label for label in EMOTIONS if label != "surprise")
+    cues: tuple[str, ...] = ("pitch", "pitch_variation", "pitch_slope", "rate", "tone", "clarity", "dynamics")
+    test_speakers: tuple[str, ...] = ("emodb_15", "emodb_16")
+    emodb_variants: int = 6
+    emogator_clips: int = 600
+    synthetic_clips: int = 300
+    synthetic_variants: int = 2
+    encoder_layers: int = 2
+    evidence_tokens: int = 8
+    embedding_dim: int = 192
+    language_model_layers: int = 4
+    vocabulary: int = 768
+    cue_penalty: float = 0.2
+    emotion_penalty: float = 1.0
+    confidence: float = 0.9
+    fewest_cues: int = 3
+    most_cues: int = 5
+    texts_per_row: int = 4
+    frames_dropped: float = 0.5
+    evidence_dropped: float = 0.2
+    steps: int = 1500
+    batch_size: int = 32
+    learning_rate: float = 1.0e-3
+    max_duration_s: float = 8.0
+    calibration: Path | None = None
+    folds: int = 5
+    fold_steps: int = 500
+    processes: int = 2
+
+    def __post_init__(self) -> None:
+        problems = [
+            *(f"data: no folder {self.data}" for _ in [0] if not self.data.is_dir()),
+            *(f"encoder_weights: nothing at {self.encoder_weights}" for _ in [0] if not self.encoder_weights.exists()),
+            *(f"labels: unknown emotion {label!r}" for label in self.labels if label not in EMOTIONS),
+            *(
+                f"cues: unknown cue {cue!r}; known: {', '.join(CUE_BY_NAME)}"
+                for cue in self.cues
+                if cue not in CUE_BY_NAME
+            ),
+            *(f"embedding_dim: {self.embedding_dim} is no multiple of 64" for _ in [0] if self.embedding_dim % 64),
+            *(
+                f"{name}: must be in 0..1"
+                for name in ("confidence", "frames_dropped", "evidence_dropped")
+                if not 0 <= getattr(self, name) <= 1
+            ),
+            *(
+                f"{name}: must be at least 1"
+                for name in ("steps", "batch_size", "fold_steps", "processes")
+                if getattr(self, name) < 1
+            ),
+        ]
+        if problems:
+            raise ConfigError("the configuration cannot be used:\n" + "\n".join(f"  {problem}" for problem in problems))
+
+
+def read_config(path: Path, overrides: Sequence[str] = ()) -> SftConfig:
+    """Reads a YAML file, then overrides such as `--steps 100`.
+
+    Raises:
+        ConfigError: The file is missing, or holds unknown keys or wrong types; every unknown key is named.
+    """
+    if not path.is_file():
+        raise ConfigError(f"no configuration at {path}; the shipped ones are in train/configs/")
+    _check_keys(path)
+    app = cyclopts.App(
+        config=cyclopts.config.Yaml(path, must_exist=True, use_commands_as_keys=False), result_action="return_value"
+    )
+    found: list[SftConfig] = []
+
+    @app.default
+    def collect(*, config: Annotated[SftConfig, cyclopts.Parameter(name="*")]) -> None:
+        found.append(config)
+
+    try:
+        app(list(overrides), exit_on_error=False, print_error=False)
+    except cyclopts.CycloptsError as error:
+        if isinstance(error.__cause__, ConfigError):
+            raise error.__cause__ from error
+        raise ConfigError(f"{path}: {error}") from error
+    return found[0]
+
+
+def _check_keys(path: Path) -> None:
+    try:
+        given: Any = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(given, dict):
+        raise ConfigError(f"{path} must hold `key: value` lines")
+    known = [field.name for field in fields(SftConfig)]
+    problems = []
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            problems.append(f"  unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    if problems:
+        raise ConfigError(f"{path}:\n" + "\n".join(problems) + f"\nknown keys: {', '.join(known)}")

@@ -1,0 +1,180 @@
+"""How a small model is made from cached features: evidence, thresholds, texts, tokenizer, language model.
+
+Used alike for the shipped model and for every evaluation fold, so that what is measured is what is shipped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from edge_emotion.cues import CUE_BY_NAME, Thresholds, level_of
+from edge_emotion.prompt import Prompt
+
+from .config import SftConfig
+from .evidence import (
+    EvidenceFit,
+    fit_evidence,
+    fit_thresholds,
+    out_of_fold_evidence,
+    position_matrix,
+    residual_deviation,
+)
+from .explanations import SpeakingRule, value_at, write_explanations
+from .features import FeatureRow, FeatureSet
+from .generate import Generated, generate
+from .model import AudioProjector, EvidenceProjector, build_language_model
+from .reasoning import CueEmotionTable
+from .sft import AudioInputs, Collator, ExplanationDataset, SpeechLanguageModel, pad_frames, train_language_model
+from .tokenizer import train_tokenizer
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained model and what its training found out about it."""
+
+    model: SpeechLanguageModel
+    tokenizer: Tokenizer
+    prompt: Prompt
+    thresholds: Thresholds
+    evidence: EvidenceFit
+    held_out_emotion_logits: np.ndarray
+    held_out_emotions: list[str]
+    history: list[dict[str, float]]
+
+
+def measured_levels(row: FeatureRow, thresholds: Thresholds) -> dict[str, str]:
+    """Levels of a row's measured cues."""
+    return {
+        name: level_of(CUE_BY_NAME[name], value_at(name, position), thresholds)
+        for name, position in row.positions.items()
+        if name in thresholds.cuts
+    }
+
+
+def train_model(
+    features: FeatureSet, config: SftConfig, steps: int, output: Path, seed: int | None = None
+) -> TrainedModel:
+    """Trains on every row of `features`; the caller has left the held-out speakers out.
+
+    Args:
+        features: Rows of the training speakers only.
+        config: Sizes and the recipe's numbers.
+        steps: Optimiser steps.
+        output: Folder for logs.
+        seed: Overrides the configuration's seed.
+    """
+    seed = config.seed if seed is None else seed
+    torch.manual_seed(seed)
+    rows = features.rows
+    speech = [row for row in rows if row.corpus == "emodb"]
+    speakers = sorted({row.speaker for row in speech})
+    thresholds = fit_thresholds(
+        speech, config.cues, f"population: EmoDB speakers {', '.join(s[-2:] for s in speakers)}"
+    )
+    penalties = (config.cue_penalty, config.emotion_penalty)
+    evidence = fit_evidence(features.statistics, rows, config.cues, config.labels, *penalties)
+    cue_values, emotion_logits = out_of_fold_evidence(features.statistics, rows, config.cues, config.labels, *penalties)
+    positions = position_matrix(rows, config.cues)
+    table = CueEmotionTable()
+    table.fit([measured_levels(row, thresholds) for row in speech], [str(row.emotion) for row in speech])
+    explanations = write_explanations(
+        rows,
+        cue_values * np.nanstd(positions, axis=0) + np.nanmean(positions, axis=0),
+        residual_deviation(cue_values, positions),
+        config.cues,
+        thresholds,
+        table,
+        config.labels,
+        ("emodb",),
+        SpeakingRule(config.confidence, config.fewest_cues, config.most_cues),
+        config.texts_per_row,
+        seed,
+    )
+    tokenizer = train_tokenizer(
+        [text.reasoning for texts in explanations for text in texts]
+        + [label for label in config.labels for _ in range(500)],
+        config.vocabulary,
+    )
+    model, prompt = build_model(config, tokenizer), Prompt()
+    dataset = ExplanationDataset(
+        features, cue_values, emotion_logits, explanations, tokenizer, prompt, config.max_duration_s
+    )
+    before_ids = tokenizer.encode(prompt.before_audio).ids
+    collator = Collator(before_ids, config.evidence_tokens, config.frames_dropped, config.evidence_dropped)
+    history = train_language_model(
+        model,
+        dataset,
+        collator,
+        output,
+        steps=steps,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        seed=seed,
+    )
+    recordings = [i for i, row in enumerate(rows) if row.corpus == "emodb" and row.variant == 0]
+    return TrainedModel(
+        model.eval(),
+        tokenizer,
+        prompt,
+        thresholds,
+        evidence,
+        emotion_logits[recordings],
+        [str(rows[i].emotion) for i in recordings],
+        history,
+    )
+
+
+def build_model(config: SftConfig, tokenizer: Tokenizer, encoder_dim: int = 384) -> SpeechLanguageModel:
+    """Fresh projectors and language model of the configured sizes."""
+    dim = config.embedding_dim
+    return SpeechLanguageModel(
+        EvidenceProjector(len(config.cues) + len(config.labels), config.evidence_tokens, dim),
+        AudioProjector(config.encoder_layers, encoder_dim, dim),
+        build_language_model(tokenizer.get_vocab_size(), dim, config.language_model_layers, dim // 64),
+    )
+
+
+def explain_rows(
+    trained: TrainedModel,
+    features: FeatureSet,
+    config: SftConfig,
+    indices: np.ndarray,
+    *,
+    audio_from: np.ndarray | None = None,
+) -> tuple[Generated, np.ndarray]:
+    """What the trained model says of rows, and its head's emotion logits `(n, labels)`.
+
+    Args:
+        indices: Rows to explain, `(n,)`.
+        audio_from: Rows whose audio is heard instead, `(n,)`: the control that must destroy the truth.
+    """
+    source = indices if audio_from is None else audio_from
+    cue_values, emotion_logits = trained.evidence.predict(features.statistics[source])
+    parts = []
+    for start in range(0, len(source), 64):
+        batch = source[start : start + 64]
+        pieces = [
+            torch.from_numpy(np.array(features.frames[features.offsets[i] : features.offsets[i + 1]]))
+            .float()
+            .transpose(0, 1)
+            for i in batch
+        ]
+        frames, mask = pad_frames(pieces, config.evidence_tokens)
+        inputs = AudioInputs(
+            torch.from_numpy(cue_values[start : start + 64]).float(),
+            torch.from_numpy(emotion_logits[start : start + 64]).float(),
+            frames,
+            mask,
+        )
+        parts.append(generate(trained.model, trained.tokenizer, trained.prompt, config.labels, inputs))
+    said = Generated(
+        [text for part in parts for text in part.reasoning],
+        np.concatenate([part.label_scores for part in parts]),
+        np.concatenate([part.first_logits for part in parts]),
+    )
+    return said, emotion_logits

@@ -1,0 +1,143 @@
+"""The training stages behind `edge-emotion train STAGE --config F`: features, sft, eval."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_emotion.errors import ConfigError
+
+from .checkpoint import Checkpoint, TowerSizes, build_tower, save_checkpoint
+from .config import SftConfig, read_config
+from .corpora import Clip, corpus_hash, read_corpus
+from .encoder import load_whisper_encoder
+from .evaluate import evaluate_folds, fit_calibration
+from .features import FeatureSet, extract_features
+from .recipe import TrainedModel, train_model
+from .synthetic import synthetic_clips
+
+
+def run(stage: str, config_path: Path, overrides: Sequence[str] = ()) -> None:
+    """Runs one stage.
+
+    Args:
+        stage: `features`, `sft` or `eval`.
+        config_path: YAML of an `SftConfig`.
+        overrides: Command-line options that override it, such as `["--steps", "100"]`.
+
+    Raises:
+        ConfigError: Unknown stage, or a configuration that cannot be used.
+    """
+    stages: dict[str, Callable[[SftConfig], None]] = {"features": features_stage, "sft": sft_stage, "eval": eval_stage}
+    if stage not in stages:
+        raise ConfigError(f"unknown stage {stage!r}; stages: {', '.join(stages)}")
+    stages[stage](read_config(config_path, overrides))
+
+
+def collect_clips(config: SftConfig) -> list[tuple[Clip, int]]:
+    """Every clip of the configured corpora with its number of augmented variants; test speakers get none."""
+    tasks = [
+        (clip, 0 if clip.speaker in config.test_speakers else config.emodb_variants)
+        for clip in read_corpus("emodb", config.data / "emodb")
+    ]
+    if config.emogator_clips:
+        bursts = [clip for clip in read_corpus("emogator", config.data / "emogator") if clip.split == "train"]
+        chosen = np.random.default_rng(config.seed).permutation(len(bursts))[: config.emogator_clips]
+        tasks += [(bursts[i], 0) for i in sorted(chosen)]
+    if config.synthetic_clips:
+        folder = config.cache / f"synthetic-{config.synthetic_clips}-{config.seed}"
+        tasks += [
+            (clip, config.synthetic_variants) for clip in synthetic_clips(config.synthetic_clips, config.seed, folder)
+        ]
+    return tasks
+
+
+def load_training_features(config: SftConfig) -> tuple[FeatureSet, str]:
+    """Features of all clips, and the SHA-256 of the corpora."""
+    tasks = collect_clips(config)
+    features = extract_features(tasks, config.encoder_weights, config.encoder_layers, config.cache, config.processes)
+    return features, corpus_hash([clip for clip, _ in tasks])
+
+
+def features_stage(config: SftConfig) -> None:
+    """Fills the cache of features."""
+    features, data_hash = load_training_features(config)
+    sys.stderr.write(f"{len(features.rows)} rows, data {data_hash[:16]}\n")
+
+
+def sft_stage(config: SftConfig) -> None:
+    """Trains the shipped model on every speaker but the test speakers and writes its checkpoint."""
+    features, data_hash = load_training_features(config)
+    train = [i for i, row in enumerate(features.rows) if row.speaker not in config.test_speakers]
+    trained = train_model(features.select(train), config, config.steps, config.output / "logs")
+    provenance = {
+        "config": {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()},
+        "data_sha256": data_hash,
+        "commit": _commit(),
+        "versions": {name: version(name) for name in ("torch", "transformers", "scikit-learn", "numpy", "tokenizers")},
+        "seed": config.seed,
+        "final_loss": next((entry["loss"] for entry in reversed(trained.history) if "loss" in entry), None),
+    }
+    save_checkpoint(config.output, _as_checkpoint(trained, config, provenance))
+    with (config.output / "metrics.jsonl").open("w") as log:
+        log.writelines(json.dumps(entry) + "\n" for entry in trained.history)
+
+
+def eval_stage(config: SftConfig) -> None:
+    """Prints the figures on held-out speakers as JSON: the head, and the language model over folds of speakers."""
+    features, data_hash = load_training_features(config)
+    result = evaluate_folds(features, config) | {"data_sha256": data_hash, "commit": _commit()}
+    sys.stdout.write(json.dumps(result) + "\n")
+    if config.calibration is not None:
+        config.calibration.parent.mkdir(parents=True, exist_ok=True)
+        partial = config.calibration.with_suffix(".partial")
+        partial.write_text(json.dumps(result, indent=1) + "\n")
+        partial.rename(config.calibration)
+
+
+def _as_checkpoint(trained: TrainedModel, config: SftConfig, provenance: dict[str, Any]) -> Checkpoint:
+    encoder = load_whisper_encoder(config.encoder_weights, config.encoder_layers)
+    sizes = TowerSizes(
+        encoder_dim=encoder.positions.shape[1],
+        encoder_heads=encoder.positions.shape[1] // 64,
+        encoder_layers=config.encoder_layers,
+        max_frames=encoder.positions.shape[0],
+        cues=len(config.cues),
+        labels=len(config.labels),
+        evidence_tokens=config.evidence_tokens,
+        embedding_dim=config.embedding_dim,
+    )
+    tower = build_tower(sizes)
+    for part, source in (
+        (tower.encoder, encoder),
+        (tower.heads, trained.evidence.module()),
+        (tower.evidence, trained.model.evidence),
+        (tower.audio, trained.model.audio),
+    ):
+        part.load_state_dict(source.state_dict())
+    return Checkpoint(
+        tower=tower.eval(),
+        language_model=trained.model.language_model,
+        tokenizer=trained.tokenizer,
+        sizes=sizes,
+        labels=config.labels,
+        cues=config.cues,
+        prompt=trained.prompt,
+        thresholds=trained.thresholds,
+        calibration=fit_calibration(trained, config),
+        provenance=provenance,
+    )
+
+
+def _commit() -> str:
+    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    changed = subprocess.run(["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False)
+    return (git.stdout.strip() or "unknown") + ("-dirty" if changed.stdout.strip() else "")
