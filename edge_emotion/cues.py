@@ -1,8 +1,8 @@
 """The acoustic cues an explanation may speak of: what each one measures, its levels, and how sure a measurement is.
 
-One definition for the reasoning writer, the claim parser, the claim checker and the model's evidence heads. The wording
-of each level lives in `wording.py`; where the thresholds between levels come from is decided in training and stored with
-the bundle.
+One definition for the reasoning writer, the claim parser, the claim checker and the model's evidence heads. The
+wording of each level lives in `wording.py`; the thresholds between levels are found in training and stored with the
+bundle.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ CUES: tuple[Cue, ...] = (
     Cue("pitch", "f0_median_hz", "Hz", ("very low", "low", "medium", "high", "very high"), 0.5, "semitones"),
     Cue("pitch_variation", "f0_std_st", "st", ("narrow", "moderate", "wide"), 0.25),
     Cue("pitch_slope", "f0_slope_st_per_s", "st/s", ("falling", "level", "rising"), 0.75),
-    Cue("rate", "syllable_rate_per_s", "1/s", ("very slow", "slow", "moderate", "fast", "very fast"), 0.25),
+    Cue("rate", "syllable_rate_per_s", "1/s", ("slow", "moderate", "fast"), 0.25),
     Cue("tone", "spectral_tilt_db", "dB", ("soft", "balanced", "sharp"), 0.75),
     Cue("clarity", "hnr_db", "dB", ("rough", "mixed", "clear"), 0.75),
     Cue("dynamics", "energy_std_db", "dB", ("even", "moderate", "strong"), 0.4),

@@ -24,7 +24,9 @@ SPEECH_BELOW_LOUD_DB = 35.0
 # NOISE_GUARD_LIMIT_DB: in a recording without pauses the "floor" is speech itself.
 SPEECH_ABOVE_NOISE_DB = 6.0
 NOISE_GUARD_LIMIT_DB = 15.0
-DIGITAL_SILENCE_BELOW_LOUD_DB = 90.0
+# Quieter than this is no noise of a room but silence that was added, or what a resampler left in it.
+SILENCE_BELOW_LOUD_DB = 60.0
+QUIET_FRAMES = 10
 BRIDGED_GAP_FRAMES = 6
 SHORTEST_RUN_FRAMES = 5
 
@@ -96,9 +98,9 @@ def loud_level_db(level_db: np.ndarray) -> float:
 
 
 def noise_floor_db(level_db: np.ndarray) -> float:
-    """Level of the quietest 5 % of the frames that are not digital silence."""
-    loud_db = loud_level_db(level_db)
-    return float(np.percentile(level_db[level_db > loud_db - DIGITAL_SILENCE_BELOW_LOUD_DB], 5))
+    """Mean level of the quietest 0.1 s that is not silence (a share of all frames would depend on padding)."""
+    heard = level_db[level_db > loud_level_db(level_db) - SILENCE_BELOW_LOUD_DB]
+    return float(np.sort(heard)[:QUIET_FRAMES].mean())
 
 
 def runs_of(mask: np.ndarray) -> list[tuple[int, int]]:

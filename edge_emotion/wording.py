@@ -29,11 +29,9 @@ PHRASES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "rising": ("a rising melody", "a melody that rises", "a melody that drifts up"),
     },
     "rate": {
-        "very slow": ("a very slow pace", "very slow speech", "words that come very slowly"),
         "slow": ("a slow pace", "slow speech", "words that come slowly"),
         "moderate": ("a moderate pace", "an ordinary pace", "a pace neither fast nor slow"),
         "fast": ("a fast pace", "fast speech", "words that come quickly"),
-        "very fast": ("a very fast pace", "very fast speech", "words that come very quickly"),
     },
     "tone": {
         "soft": ("a soft tone", "a dark tone", "a tone with little edge"),
@@ -125,8 +123,7 @@ _CLARITY: Words = {
 }
 _RATE: Words = {
     ("rate", "slow"): "slow|slower|slowed|unhurried|leisurely|sluggish|dragging|drawn out",
-    ("rate", "fast"): "fast|faster|quick|quicker|quickened|rapid|brisk|hurried|rushed|swift|accelerated",
-    ("rate", "very fast"): "rapid fire|breakneck",
+    ("rate", "fast"): "fast|faster|quick|quicker|quickened|rapid|brisk|hurried|rushed|swift|accelerated|rapid fire|breakneck",
 }
 _AMOUNTS_SMALL = (
     "little|small|smaller|low|narrow|narrower|limited|minimal|hardly any|barely any|almost no|no|slight|reduced|"
@@ -166,7 +163,6 @@ SUBJECTS: tuple[Subject, ...] = (
             ("rate", "slow"): _RATE["rate", "slow"] + "|low|reduced|measured|deliberate",
             ("rate", "moderate"): "moderate|medium|ordinary|average|normal|regular|comfortable|typical",
             ("rate", "fast"): _RATE["rate", "fast"] + "|high|higher|elevated|increased",
-            ("rate", "very fast"): _RATE["rate", "very fast"],
         },
     ),
     Subject("speech|delivery|words|utterance|phrasing|articulation|manner of speaking", {**_RATE, **_LIVELINESS}),

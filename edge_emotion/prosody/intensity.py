@@ -12,14 +12,14 @@ from edge_emotion.speech import FRAME_SAMPLES, LEVEL_FLOOR_DB, SAMPLE_RATE_HZ
 # Praat's window for a lowest pitch of 100 Hz: 6.4 periods in all, Kaiser-20.
 WINDOW_SAMPLES = round(6.4 * SAMPLE_RATE_HZ / 100.0)
 KAISER_BETA = np.pi * np.sqrt(5.0) * 2.9
-BLOCK_FRAMES = 4096
+BLOCK_FRAMES = 200
 
 
 def intensity_db(samples: np.ndarray) -> np.ndarray:
     """(frames,) mean power in dB re full scale around each 10 ms frame, not below -150.
 
     Args:
-        samples: (n,) at 16 kHz, finite.
+        samples: (n,) at 16 kHz, finite, of a peak near 1.
     """
     frames = -(-len(samples) // FRAME_SAMPLES)
     margin = (WINDOW_SAMPLES - FRAME_SAMPLES) // 2

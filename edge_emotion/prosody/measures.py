@@ -1,149 +1,59 @@
-"""The measures of a stretch of speech: each with unit, time span, reliability, and a reason where it has no value."""
+"""`measure_prosody`: every measure of a recording, with how far it can be trusted."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
 from edge_emotion.prosody.intensity import intensity_db
-from edge_emotion.prosody.pitch import BAND_EDGES_HZ, PitchTrack, track_pitch
-from edge_emotion.prosody.rhythm import pauses, syllable_nuclei
+from edge_emotion.prosody.intonation import FEWEST_FRAMES, describe_intonation
+from edge_emotion.prosody.pitch import PitchTrack, track_pitch
+from edge_emotion.prosody.records import UNITS, Contour, Measure, Prosody
+from edge_emotion.prosody.rhythm import pauses, syllable_rate
 from edge_emotion.prosody.voice_quality import harmonics_to_noise_db, perturbation
 from edge_emotion.speech import (
-    DIGITAL_SILENCE_BELOW_LOUD_DB,
     FRAME_S,
     FRAME_SAMPLES,
     LEVEL_FLOOR_DB,
     SAMPLE_RATE_HZ,
+    SILENCE_BELOW_LOUD_DB,
     SpeechActivity,
     find_speech,
     loud_level_db,
     noise_floor_db,
 )
 
-UNITS: Mapping[str, str] = MappingProxyType(
-    {
-        "f0_median_hz": "Hz",
-        "f0_p5_hz": "Hz",
-        "f0_p95_hz": "Hz",
-        "f0_range_st": "st",
-        "f0_std_st": "st",
-        "f0_slope_st_per_s": "st/s",
-        "f0_turn_position": "1",
-        "voiced_share": "1",
-        "level_dbfs": "dBFS",
-        "energy_std_db": "dB",
-        "syllable_rate_per_s": "1/s",
-        "pause_share": "1",
-        "pause_count": "1",
-        "spectral_tilt_db": "dB",
-        "jitter_local": "1",
-        "shimmer_local": "1",
-        "hnr_db": "dB",
-        "snr_db": "dB",
-        "duration_s": "s",
-        "speech_duration_s": "s",
-    }
-)
-
 MARGIN_FRAMES = 5
-# Fewer voiced frames, or a smaller voiced share of speech, make a pitch statistic less reliable in proportion.
-ENOUGH_VOICED_FRAMES = 25
+# With less than this a measure is less reliable in proportion.
+ENOUGH_VOICED_S = 0.25
 ENOUGH_VOICED_SHARE = 0.2
+ENOUGH_CONTOUR_S = 0.5
 ENOUGH_SPEECH_S = 1.0
-ENOUGH_SNR_DB = 10.0
+ENOUGH_SPEECH_FOR_A_SHARE_S = 0.1
+ENOUGH_NUCLEI = 4
 ENOUGH_PERIOD_PAIRS = 25
 ENOUGH_NOISE_FRAMES = 10
-# A contour bends where a parabola fits it better than a line by this much of the variance, and this deep.
-SLOPE_POINTS = 200
-TURN_DEPTH_ST = 2.0
-TURN_GAIN = 0.05
+ENOUGH_SNR_DB = 10.0
 
 
 @dataclass(frozen=True)
-class Measure:
-    """One measured quantity.
+class SpeechSpan:
+    """The stretch from shortly before the first to shortly after the last speech.
 
     Attributes:
-        name: One of `UNITS`.
-        value: Value in `unit`; None where it cannot be measured.
-        unit: Unit, "1" for a ratio or count.
-        start_s: Start of the stretch that it describes.
-        end_s: End of that stretch.
-        reliability: 0 (none) to 1; at least 0.5 means that a claim may be checked against it.
-        reason: Why there is no value; None where there is one.
+        first: Frame of the recording at which it begins; below 0 where it reaches before the recording.
+        samples: (frames * 160,) scaled to a peak of 1, with zeros beyond the recording.
+        peak: The highest absolute sample before scaling.
+        speech: (frames,) bool.
+        level_db: (frames,) as in `SpeechActivity`.
     """
-
-    name: str
-    value: float | None
-    unit: str
-    start_s: float
-    end_s: float
-    reliability: float
-    reason: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types for JSON."""
-        return {
-            "name": self.name,
-            "value": self.value,
-            "unit": self.unit,
-            "start_s": self.start_s,
-            "end_s": self.end_s,
-            "reliability": self.reliability,
-            "reason": self.reason,
-        }
-
-
-@dataclass(frozen=True)
-class Contour:
-    """Pitch and intensity over time.
-
-    Attributes:
-        times_s: (frames,) middle of each 10 ms frame.
-        f0_hz: (frames,) NaN where unvoiced or not speech.
-        intensity_db: (frames,) dB re full scale, -150 outside the speech.
-    """
-
-    times_s: np.ndarray
-    f0_hz: np.ndarray
-    intensity_db: np.ndarray
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types for JSON; None where unvoiced."""
-        return {
-            "times_s": [round(float(time), 3) for time in self.times_s],
-            "f0_hz": [None if math.isnan(f0) else round(float(f0), 2) for f0 in self.f0_hz],
-            "intensity_db": [round(float(level), 2) for level in self.intensity_db],
-        }
-
-
-@dataclass(frozen=True)
-class Prosody:
-    """Everything measured in one stretch of audio: `measures` by name, and the contour."""
-
-    measures: Mapping[str, Measure]
-    contour: Contour
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types for JSON."""
-        return {
-            "measures": {name: measure.to_dict() for name, measure in self.measures.items()},
-            "contour": self.contour.to_dict(),
-        }
-
-
-@dataclass(frozen=True)
-class _Span:
-    """The stretch from shortly before the first to shortly after the last speech, as frames of the recording."""
 
     first: int
     samples: np.ndarray
+    peak: float
     speech: np.ndarray
     level_db: np.ndarray
 
@@ -173,29 +83,30 @@ def measure_prosody(samples: np.ndarray, activity: SpeechActivity | None = None)
     start_s, end_s = 0.0, duration_s
     if activity.segments:
         start_s, end_s = activity.segments[0][0], min(activity.segments[-1][1], duration_s)
-        span = _speech_span(samples, activity)
+        span = speech_span(samples, activity)
         pitch = track_pitch(span.samples)
-        intensity = intensity_db(span.samples)
+        intensity = np.maximum(intensity_db(span.samples) + 20.0 * math.log10(span.peak), LEVEL_FLOOR_DB)
         voiced = (pitch.f0_hz > 0.0) & span.speech
         _fill(contour, span.first, np.where(voiced, pitch.f0_hz, np.nan), intensity)
         snr = _signal_to_noise(activity)
-        values |= _pitch_values(pitch.f0_hz, voiced, span.speech, _trust_in_noise(snr))
-        values |= _voice_values(span, pitch, voiced, _trust_in_noise(snr))
-        values |= _energy_values(activity, span, intensity)
-        values |= _rhythm_values(activity, span, pitch, voiced)
+        trust = _trust_in_noise(snr, pitch.periodicity[voiced])
+        values |= _pitch_values(pitch.f0_hz, voiced, span.speech, trust)
+        values |= _voice_values(span, pitch, intensity, voiced, trust)
+        values |= _level_values(activity, span)
+        values |= _rhythm_values(activity, span, voiced, trust)
         values["snr_db"] = snr
     else:
         values["speech_duration_s"] = (0.0, 1.0, None)
-    values["duration_s"] = (duration_s, 1.0, None)
     measures = {
-        name: Measure(name, value, UNITS[name], *((0.0, duration_s) if name == "duration_s" else (start_s, end_s)),
-                      reliability, reason)
+        name: Measure(name, value, UNITS[name], start_s, end_s, reliability, reason)
         for name, (value, reliability, reason) in values.items()
-    }  # fmt: skip
+    }
+    measures["duration_s"] = Measure("duration_s", duration_s, "s", 0.0, duration_s, 1.0)
     return Prosody(MappingProxyType(measures), contour)
 
 
-def _speech_span(samples: np.ndarray, activity: SpeechActivity) -> _Span:
+def speech_span(samples: np.ndarray, activity: SpeechActivity) -> SpeechSpan:
+    """Cut out the speech with 50 ms on both sides; `activity` must hold speech."""
     spoken = np.flatnonzero(activity.speech)
     first, last = int(spoken[0]) - MARGIN_FRAMES, int(spoken[-1]) + 1 + MARGIN_FRAMES
     low, high = max(first, 0), min(last, len(activity.speech))
@@ -204,11 +115,12 @@ def _speech_span(samples: np.ndarray, activity: SpeechActivity) -> _Span:
     inside = samples[low * FRAME_SAMPLES : high * FRAME_SAMPLES]
     offset = (low - first) * FRAME_SAMPLES
     cut[offset : offset + len(inside)] = inside
+    peak = float(np.max(np.abs(cut)))
     speech = np.zeros(last - first, dtype=bool)
     level_db = np.full(last - first, LEVEL_FLOOR_DB)
     speech[low - first : high - first] = activity.speech[low:high]
     level_db[low - first : high - first] = activity.level_db[low:high]
-    return _Span(first, cut, speech, level_db)
+    return SpeechSpan(first, cut / np.float32(peak), peak, speech, level_db)
 
 
 def _fill(contour: Contour, first: int, f0_hz: np.ndarray, intensity: np.ndarray) -> None:
@@ -218,94 +130,63 @@ def _fill(contour: Contour, first: int, f0_hz: np.ndarray, intensity: np.ndarray
 
 
 def _signal_to_noise(activity: SpeechActivity) -> _Value:
-    loud_db = loud_level_db(activity.level_db)
-    sounding = activity.level_db > loud_db - DIGITAL_SILENCE_BELOW_LOUD_DB
-    noise_frames = int((sounding & ~activity.speech).sum())
+    silence_db = loud_level_db(activity.level_db) - SILENCE_BELOW_LOUD_DB
+    speech_db = _mean_power_db(activity.level_db[activity.speech])
+    noise_db = activity.level_db[~activity.speech & (activity.level_db > silence_db)]
+    if len(noise_db) > 0:
+        return speech_db - float(np.median(noise_db)), min(1.0, len(noise_db) / ENOUGH_NOISE_FRAMES), None
     # Without a pause the quietest frames are still speech: the ratio is then a lower bound, and marked unreliable.
-    snr_db = _mean_power_db(activity.level_db[activity.speech]) - noise_floor_db(activity.level_db)
-    return snr_db, min(1.0, noise_frames / ENOUGH_NOISE_FRAMES), None
+    return speech_db - noise_floor_db(activity.level_db), 0.0, None
 
 
-def _trust_in_noise(snr: _Value) -> float:
+def _trust_in_noise(snr: _Value, periodicity: np.ndarray) -> float:
     snr_db, reliability, _ = snr
-    if snr_db is None or reliability < 1.0:
-        return 1.0
-    return float(np.clip(snr_db / ENOUGH_SNR_DB, 0.0, 1.0))
+    least_db = snr_db or 0.0
+    if reliability < 1.0 and len(periodicity) > 0:
+        # Neither level nor harmonicity can be better than the noise allows: the higher one is the better lower bound.
+        least_db = max(least_db, float(harmonics_to_noise_db(periodicity).mean()))
+    return float(np.clip(least_db / ENOUGH_SNR_DB, 0.0, 1.0))
 
 
 def _pitch_values(f0_hz: np.ndarray, voiced: np.ndarray, speech: np.ndarray, trust: float) -> dict[str, _Value]:
-    count, share = int(voiced.sum()), float(voiced.sum() / speech.sum())
-    speech_trust = min(1.0, float(speech.sum()) * FRAME_S / 0.1)
-    values: dict[str, _Value] = {"voiced_share": (share, speech_trust * trust, None)}
-    names = (
-        "f0_median_hz",
-        "f0_p5_hz",
-        "f0_p95_hz",
-        "f0_range_st",
-        "f0_std_st",
-        "f0_slope_st_per_s",
-        "f0_turn_position",
-    )
-    if count < 3:
+    share = float(voiced.sum() / speech.sum())
+    share_trust = min(1.0, float(speech.sum()) * FRAME_S / ENOUGH_SPEECH_FOR_A_SHARE_S)
+    values: dict[str, _Value] = {"voiced_share": (share, share_trust * trust, None)}
+    intonation = describe_intonation(f0_hz, voiced)
+    if intonation is None:
+        names = [name for name in UNITS if name.startswith("f0_")]
         return values | dict.fromkeys(names, (None, 0.0, "fewer than 3 voiced frames"))
-    reliability = min(1.0, count / ENOUGH_VOICED_FRAMES) * min(1.0, share / ENOUGH_VOICED_SHARE) * trust
-    p5, median, p95 = np.percentile(f0_hz[voiced], (5, 50, 95))
-    time_s = np.flatnonzero(voiced) * FRAME_S
-    semitones = 12.0 * np.log2(f0_hz[voiced] / median)
-    values["f0_median_hz"] = (float(median), reliability, None)
-    values["f0_p5_hz"] = (float(p5), reliability, None)
-    values["f0_p95_hz"] = (float(p95), reliability, None)
-    values["f0_range_st"] = (float(12.0 * np.log2(p95 / p5)), reliability, None)
-    values["f0_std_st"] = (float(semitones.std()), reliability, None)
-    # A slope needs time as well as frames.
-    slope_trust = min(1.0, count * FRAME_S / 0.5, float(time_s[-1] - time_s[0]) / 0.5)
-    values["f0_slope_st_per_s"] = (_robust_slope(time_s, semitones), reliability * slope_trust, None)
-    turn = _turn_position(time_s, semitones)
-    if turn is None:
-        values["f0_turn_position"] = (None, 0.0, "the contour has no clear turn")
-    else:
-        values["f0_turn_position"] = (turn, reliability * slope_trust, None)
-    return values
+    reliability = min(1.0, intonation.voiced_s / ENOUGH_VOICED_S) * min(1.0, share / ENOUGH_VOICED_SHARE) * trust
+    moving = reliability * min(1.0, intonation.voiced_s / ENOUGH_CONTOUR_S, intonation.span_s / ENOUGH_CONTOUR_S)
+    turn = intonation.turn_position
+    return values | {
+        "f0_median_hz": (intonation.median_hz, reliability, None),
+        "f0_p5_hz": (intonation.p5_hz, reliability, None),
+        "f0_p95_hz": (intonation.p95_hz, reliability, None),
+        "f0_range_st": (intonation.range_st, reliability, None),
+        "f0_std_st": (intonation.std_st, reliability, None),
+        "f0_slope_st_per_s": (intonation.slope_st_per_s, moving, None),
+        "f0_turn_position": (None, 0.0, "the contour has no clear turn") if turn is None else (turn, moving, None),
+    }
 
 
-def _robust_slope(time_s: np.ndarray, semitones: np.ndarray) -> float:
-    """Theil-Sen: the median slope over all pairs of (at most 200) points, so octave errors do not tip it."""
-    points = np.unique(np.linspace(0, len(time_s) - 1, min(len(time_s), SLOPE_POINTS)).round().astype(int))
-    time_s, semitones = time_s[points], semitones[points]
-    later, earlier = np.tril_indices(len(points), -1)
-    return float(np.median((semitones[later] - semitones[earlier]) / (time_s[later] - time_s[earlier])))
-
-
-def _turn_position(time_s: np.ndarray, semitones: np.ndarray) -> float | None:
-    """Where between first (0) and last (1) voiced frame a parabola through the contour has its vertex."""
-    span = time_s[-1] - time_s[0]
-    if len(time_s) < ENOUGH_VOICED_FRAMES or span <= 0.0:
-        return None
-    position = (time_s - time_s[0]) / span
-    parabola, line = np.polyfit(position, semitones, 2), np.polyfit(position, semitones, 1)
-    variance = float(np.var(semitones))
-    if variance == 0.0 or parabola[0] == 0.0:
-        return None
-    gain = (
-        np.var(semitones - np.polyval(line, position)) - np.var(semitones - np.polyval(parabola, position))
-    ) / variance
-    vertex = float(-0.5 * parabola[1] / parabola[0])
-    depth = abs(parabola[0]) * min(vertex, 1.0 - vertex) ** 2
-    return vertex if 0.25 <= vertex <= 0.75 and depth >= TURN_DEPTH_ST and gain >= TURN_GAIN else None
-
-
-def _voice_values(span: _Span, pitch: PitchTrack, voiced: np.ndarray, trust: float) -> dict[str, _Value]:
+def _voice_values(
+    span: SpeechSpan, pitch: PitchTrack, intensity: np.ndarray, voiced: np.ndarray, trust: float
+) -> dict[str, _Value]:
     count = int(voiced.sum())
-    reliability = min(1.0, count / ENOUGH_VOICED_FRAMES) * trust
-    enough = count >= 3
-    values: dict[str, _Value] = {"spectral_tilt_db": _tilt(pitch.band_power, voiced if enough else span.speech)}
-    tilt, _, reason = values["spectral_tilt_db"]
-    if tilt is not None:
-        values["spectral_tilt_db"] = (tilt, max(reliability, 0.4 * trust), reason)
-    if not enough:
-        return values | dict.fromkeys(
-            ("hnr_db", "jitter_local", "shimmer_local"), (None, 0.0, "fewer than 3 voiced frames")
-        )
+    reliability = min(1.0, count * FRAME_S / ENOUGH_VOICED_S) * trust
+    # Voiced speech stands out of noise and of cut edges; where there is none, all speech is a poor substitute.
+    frames = voiced if count >= FEWEST_FRAMES else span.speech
+    low, high = (float(power) for power in pitch.band_power[frames].sum(axis=0, dtype=np.float64))
+    values: dict[str, _Value] = {
+        "energy_std_db": (float(intensity[frames].std()), reliability, None),
+        "spectral_tilt_db": (None, 0.0, "no energy in 0.05-5 kHz"),
+    }
+    if low > 0.0 and high > 0.0:
+        values["spectral_tilt_db"] = (10.0 * math.log10(high / low), reliability, None)
+    if count < FEWEST_FRAMES:
+        names = ("hnr_db", "jitter_local", "shimmer_local")
+        return values | dict.fromkeys(names, (None, 0.0, "fewer than 3 voiced frames"))
     values["hnr_db"] = (float(harmonics_to_noise_db(pitch.periodicity[voiced]).mean()), reliability, None)
     jitter, shimmer, pairs = perturbation(span.samples, np.where(voiced, pitch.f0_hz, 0.0))
     pair_trust = min(1.0, pairs / ENOUGH_PERIOD_PAIRS) * trust
@@ -314,36 +195,26 @@ def _voice_values(span: _Span, pitch: PitchTrack, voiced: np.ndarray, trust: flo
     return values
 
 
-def _tilt(band_power: np.ndarray, frames: np.ndarray) -> _Value:
-    """Power in 1-5 kHz over 0.05-1 kHz; loud frames weigh most, so silence and noise floor hardly count."""
-    split, top = BAND_EDGES_HZ.index(1000.0), BAND_EDGES_HZ.index(5000.0)
-    total = band_power[frames].sum(axis=0, dtype=np.float64)
-    low, high = float(total[:split].sum()), float(total[split:top].sum())
-    if low <= 0.0 or high <= 0.0:
-        return None, 0.0, "no energy in 0.05-5 kHz"
-    return 10.0 * math.log10(high / low), 1.0, None
-
-
-def _energy_values(activity: SpeechActivity, span: _Span, intensity: np.ndarray) -> dict[str, _Value]:
-    speech_s = float(span.speech.sum()) * FRAME_S
+def _level_values(activity: SpeechActivity, span: SpeechSpan) -> dict[str, _Value]:
+    speech_s = float(activity.speech.sum()) * FRAME_S
+    level_db = _mean_power_db(span.level_db[span.speech])
     return {
-        "level_dbfs": (_mean_power_db(span.level_db[span.speech]), min(1.0, speech_s / 0.1), None),
-        "energy_std_db": (float(intensity[span.speech].std()), min(1.0, speech_s / (0.5 * ENOUGH_SPEECH_S)), None),
-        "speech_duration_s": (float(activity.speech.sum()) * FRAME_S, 1.0, None),
+        "level_dbfs": (level_db, min(1.0, speech_s / ENOUGH_SPEECH_FOR_A_SHARE_S), None),
+        "speech_duration_s": (speech_s, 1.0, None),
     }
 
 
-def _rhythm_values(activity: SpeechActivity, span: _Span, pitch: PitchTrack, voiced: np.ndarray) -> dict[str, _Value]:
+def _rhythm_values(activity: SpeechActivity, span: SpeechSpan, voiced: np.ndarray, trust: float) -> dict[str, _Value]:
     speech_s = float(span.speech.sum()) * FRAME_S
     time_trust = min(1.0, speech_s / ENOUGH_SPEECH_S)
-    nuclei = syllable_nuclei(pitch.band_power, voiced, span.speech)
+    rate, nuclei = syllable_rate(span.samples, voiced, span.speech)
     share, count = pauses(activity)
     values: dict[str, _Value] = {
         "pause_share": (share, time_trust, None),
         "pause_count": (float(count), time_trust, None),
-        "syllable_rate_per_s": (len(nuclei) / speech_s, time_trust * min(1.0, len(nuclei) / 4.0), None),
+        "syllable_rate_per_s": (rate, time_trust * min(1.0, nuclei / ENOUGH_NUCLEI) * trust, None),
     }
-    if len(nuclei) == 0:
+    if nuclei == 0:
         values["syllable_rate_per_s"] = (None, 0.0, "no syllable nucleus found")
     return values
 

@@ -1,7 +1,7 @@
 """Perturbation of neighbouring glottal periods (jitter, shimmer) and harmonicity, without marking every period.
 
 Praat marks each period of the recording and compares neighbours. Here two neighbouring periods around the middle of
-every voiced frame are compared, all frames at once: their lengths by cross-correlation, their amplitudes peak to peak.
+every voiced frame are compared, many at once: their lengths by cross-correlation, their amplitudes peak to peak.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from edge_emotion.speech import FRAME_SAMPLES, SAMPLE_RATE_HZ
 
 # Neighbouring periods that differ by more than this are an error of tracking, not of the voice.
 LARGEST_CHANGE = 0.15
+BLOCK_FRAMES = 100
 HIGHEST_HNR_DB = 40.0
 
 
@@ -27,7 +28,7 @@ def perturbation(samples: np.ndarray, f0_hz: np.ndarray) -> tuple[float, float, 
     """Local jitter and shimmer.
 
     Args:
-        samples: (n,) at 16 kHz.
+        samples: (n,) at 16 kHz, scaled to a peak of 1.
         f0_hz: (frames,) pitch of each 10 ms frame, 0 where unvoiced.
 
     Returns:
@@ -65,6 +66,12 @@ def perturbation(samples: np.ndarray, f0_hz: np.ndarray) -> tuple[float, float, 
 
 def _period_length(padded: np.ndarray, start: np.ndarray, period: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lag at which the period that begins at `start` repeats best, near `period`; and whether it does."""
+    blocks = [slice(first, first + BLOCK_FRAMES) for first in range(0, len(start), BLOCK_FRAMES)]
+    lags, repeats = zip(*(_block_period_length(padded, start[block], period[block]) for block in blocks), strict=True)
+    return np.concatenate(lags), np.concatenate(repeats)
+
+
+def _block_period_length(padded: np.ndarray, start: np.ndarray, period: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     reach = np.ceil((1.0 + LARGEST_CHANGE) * period).astype(int) + SINC_DEPTH + 1
     length = int((reach + np.round(period)).max()) + 1
     fft_size = 1 << (length - 1).bit_length()

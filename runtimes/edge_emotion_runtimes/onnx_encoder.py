@@ -170,10 +170,10 @@ def _read_metadata(session: Any, path: Path) -> tuple[int, tuple[str, ...]]:
     metadata = session.get_modelmeta().custom_metadata_map
     try:
         labels = json.loads(metadata.get("labels", "[]"))
-        return int(metadata.get("sample_rate_hz", SAMPLE_RATE_HZ)), tuple(map(str, labels))
+        return int(metadata.get("sample_rate", SAMPLE_RATE_HZ)), tuple(map(str, labels))
     except (ValueError, TypeError) as error:
         raise BundleError(
-            f"{path}: metadata sample_rate_hz or labels cannot be read ({error}); export it again"
+            f"{path}: metadata sample_rate or labels cannot be read ({error}); export it again"
         ) from error
 
 

@@ -52,7 +52,7 @@ def test_phrases_are_few_words_and_never_of_absolute_loudness():
         ("slow tempo", [("rate", "slow")]),
         ("in a hoarse, breathy voice", [("clarity", "rough")]),
         ("Their pitch is somewhat raised; the pace is slightly slower.", [("pitch", "high"), ("rate", "slow")]),
-        ("The rate of speech is extremely fast", [("rate", "very fast")]),
+        ("The rate of speech is extremely fast", [("rate", "fast")]),
         ("The pitch remains at a high level", [("pitch", "high")]),
         ("the pitch is far up", [("pitch", "high")]),
         ("her voice was hoarse and low", [("clarity", "rough"), ("pitch", "low")]),
@@ -61,7 +61,7 @@ def test_phrases_are_few_words_and_never_of_absolute_loudness():
         ("a deep male voice", [("pitch", "low")]),
         ("without pauses", [("pauses", "none")]),
         ("with very few pauses", [("pauses", "none")]),
-        ("pausing often, she talks very slowly", [("pauses", "many"), ("rate", "very slow")]),
+        ("pausing often, she talks very slowly", [("pauses", "many"), ("rate", "slow")]),
         ("The contour is rising, the loudness varies a lot.", [("pitch_slope", "rising"), ("dynamics", "strong")]),
         ("Pitch: very high. Rate: fast", [("pitch", "very high"), ("rate", "fast")]),
         ('{"pitch": "high", "speech_rate": "slow"}', [("pitch", "high"), ("rate", "slow")]),
@@ -267,7 +267,7 @@ def test_what_cannot_be_measured_is_neither_supported_nor_contradicted(cue: str,
 
 
 def test_faithfulness_is_the_share_supported_of_the_checkable():
-    claims = parse_claims("a high pitch, a slow pace, a very slow pace and a soft tone")
+    claims = parse_claims("a high pitch, a slow pace, a fast pace and a soft tone")
     checked = check_claims(claims, prosody(f0_median_hz=230.0, syllable_rate_per_s=3.5), THRESHOLDS)
     assert [item.verdict for item in checked] == ["supported", "supported", "contradicted", "not measurable"]
     assert faithfulness(checked) == pytest.approx(2 / 3)

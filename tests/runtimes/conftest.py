@@ -129,7 +129,7 @@ def write_encoder(
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    helper.set_model_props(model, {"sample_rate_hz": "16000", "labels": json.dumps(list(labels))})
+    helper.set_model_props(model, {"sample_rate": "16000", "labels": json.dumps(list(labels))})
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return path

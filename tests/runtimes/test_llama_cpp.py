@@ -139,7 +139,7 @@ def test_a_failure_in_the_middle_leaves_the_sequence_as_it_was(gguf_path, monkey
             return 1 if len(calls) == 2 else real(*arguments)  # type: ignore[arg-type]
 
         monkeypatch.setattr(llama_cpp_bindings, "decode", fail_at_second)
-        with pytest.raises(LanguageModelError, match="returned 1 on .* no room in the KV cache"):
+        with pytest.raises(LanguageModelError, match=r"returned 1 on .* no room in the KV cache"):
             model.prefill([[4] * 1100])
         assert model.position == 3
         np.testing.assert_array_equal(model.logits(), expected)

@@ -50,6 +50,14 @@ def test_another_graph_than_the_contract_is_refused(onnx_path, tmp_path, edit, m
         OnnxEncoder(edited(onnx_path, tmp_path / "edited.onnx", edit))
 
 
+def test_the_sample_rate_is_read_from_the_file(onnx_path, tmp_path):
+    def slow_down(model: onnx.ModelProto) -> None:
+        next(entry for entry in model.metadata_props if entry.key == "sample_rate").value = "8000"
+
+    with OnnxEncoder(edited(onnx_path, tmp_path / "slow.onnx", slow_down), threads=1) as encoder:
+        assert encoder.describe()["sample_rate_hz"] == 8000
+
+
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
 def test_a_cut_file_is_an_error(onnx_path, tmp_path, share):
     data = onnx_path.read_bytes()

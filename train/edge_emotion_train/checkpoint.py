@@ -37,7 +37,7 @@ class TowerSizes:
     cues: int = 7
     labels: int = 7
     evidence_tokens: int = 8
-    embedding_dim: int = 192
+    embedding_dim: int = 128
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def build_tower(sizes: TowerSizes) -> AudioTower:
     return AudioTower(
         WhisperEncoder(dim, sizes.encoder_heads, layers, sizes.mel_bands, sizes.max_frames),
         EvidenceHeads(layers * 4 * dim, sizes.cues, sizes.labels),
-        EvidenceProjector(sizes.cues + sizes.labels, sizes.evidence_tokens, sizes.embedding_dim),
+        EvidenceProjector(sizes.cues, sizes.labels, sizes.evidence_tokens, sizes.embedding_dim),
         AudioProjector(layers, dim, sizes.embedding_dim),
     )
 
@@ -96,8 +96,27 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "calibration": {name: dict(values) for name, values in checkpoint.calibration.items()},
         "provenance": dict(checkpoint.provenance),
     }
-    (folder / "metadata.partial").write_text(json.dumps(metadata, indent=2) + "\n")
-    (folder / "metadata.partial").rename(folder / "metadata.json")
+    _write_metadata(folder / "metadata.json", metadata)
+
+
+def update_calibration(folder: Path, calibration: Mapping[str, Mapping[str, float]]) -> None:
+    """Replaces entries of a checkpoint's calibration.
+
+    Raises:
+        ConfigError: The folder is not a checkpoint.
+    """
+    path = folder / "metadata.json"
+    if not path.is_file():
+        raise ConfigError(f"{folder} is not a checkpoint: metadata.json is missing; run `edge-emotion train sft` first")
+    metadata = json.loads(path.read_text())
+    metadata["calibration"] |= {name: dict(values) for name, values in calibration.items()}
+    _write_metadata(path, metadata)
+
+
+def _write_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(metadata, indent=2) + "\n")
+    partial.rename(path)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:

@@ -18,6 +18,17 @@ from edge_emotion.cues import CUE_BY_NAME
 from edge_emotion.errors import ConfigError
 from edge_emotion.labels import EMOTIONS
 
+# Least value of each number. A byte-level vocabulary holds 256 bytes and 7 tags.
+_AT_LEAST_ONE = (
+    "encoder_layers", "evidence_tokens", "language_model_layers", "texts_per_row", "most_cues", "steps", "batch_size",
+    "fold_steps", "processes",
+)  # fmt: skip
+_NOT_NEGATIVE = (
+    "seed", "emodb_variants", "emogator_clips", "synthetic_clips", "synthetic_variants", "fewest_cues", "cue_penalty",
+    "emotion_penalty", "learning_rate",
+)  # fmt: skip
+_LEAST = dict.fromkeys(_AT_LEAST_ONE, 1) | dict.fromkeys(_NOT_NEGATIVE, 0) | {"vocabulary": 263, "folds": 2}
+
 
 @dataclass(frozen=True)
 class SftConfig:
@@ -54,7 +65,7 @@ class SftConfig:
         batch_size: Clips per step.
         learning_rate: Peak of the cosine schedule.
         max_duration_s: Longer clips are left out of training batches.
-        calibration: Result file of `train eval` whose held-out answers set the temperatures.
+        calibration: Result file: `train eval` writes it, `train calibrate` sets the temperature of the answers from it.
         folds: Folds of `train eval`.
         fold_steps: Optimiser steps of each fold of `train eval`.
         processes: Worker processes for features.
@@ -75,20 +86,20 @@ class SftConfig:
     synthetic_variants: int = 2
     encoder_layers: int = 2
     evidence_tokens: int = 8
-    embedding_dim: int = 192
+    embedding_dim: int = 128
     language_model_layers: int = 4
     vocabulary: int = 768
-    cue_penalty: float = 0.2
-    emotion_penalty: float = 1.0
-    confidence: float = 0.9
+    cue_penalty: float = 0.4
+    emotion_penalty: float = 1.5
+    confidence: float = 0.88
     fewest_cues: int = 3
     most_cues: int = 5
     texts_per_row: int = 4
     frames_dropped: float = 0.5
     evidence_dropped: float = 0.2
-    steps: int = 1500
+    steps: int = 1000
     batch_size: int = 32
-    learning_rate: float = 1.0e-3
+    learning_rate: float = 1.5e-3
     max_duration_s: float = 8.0
     calibration: Path | None = None
     folds: int = 5
@@ -105,16 +116,32 @@ class SftConfig:
                 for cue in self.cues
                 if cue not in CUE_BY_NAME
             ),
-            *(f"embedding_dim: {self.embedding_dim} is no multiple of 64" for _ in [0] if self.embedding_dim % 64),
+            *(
+                f"embedding_dim: {self.embedding_dim} is no positive multiple of 64"
+                for _ in [0]
+                if self.embedding_dim % 64 or self.embedding_dim < 64
+            ),
+            *(
+                f"{name}: holds {value!r} more than once"
+                for name in ("labels", "cues", "test_speakers")
+                for value in dict.fromkeys(getattr(self, name))
+                if getattr(self, name).count(value) > 1
+            ),
+            *(f"{name}: needs at least two" for name in ("labels", "cues") if len(getattr(self, name)) < 2),
             *(
                 f"{name}: must be in 0..1"
                 for name in ("confidence", "frames_dropped", "evidence_dropped")
                 if not 0 <= getattr(self, name) <= 1
             ),
             *(
-                f"{name}: must be at least 1"
-                for name in ("steps", "batch_size", "fold_steps", "processes")
-                if getattr(self, name) < 1
+                "frames_dropped, evidence_dropped: together more than 1 would withhold everything"
+                for _ in [0]
+                if self.frames_dropped + self.evidence_dropped > 1
+            ),
+            *(
+                f"{name}: must be at least {least}, given {getattr(self, name)}"
+                for name, least in _LEAST.items()
+                if getattr(self, name) < least
             ),
         ]
         if problems:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from edge_emotion.errors import ConfigError
@@ -96,10 +96,13 @@ def load_whisper_encoder(weights: Path, layers: int = 2) -> WhisperEncoder:
     if not files:
         raise ConfigError(f"no encoder weights at {weights}: give a .safetensors file or a folder of openai/whisper-*")
     tensors: dict[str, Tensor] = {}
-    with safe_open(files[0], framework="pt") as store:
-        for name in store.keys():  # noqa: SIM118 - a safe_open handle has keys() but no iterator
-            if "encoder." in name and "decoder." not in name:
-                tensors[name.split("encoder.", 1)[1]] = store.get_tensor(name).float()
+    try:
+        with safe_open(files[0], framework="pt") as store:
+            for name in store.keys():  # noqa: SIM118 - a safe_open handle has keys() but no iterator
+                if "encoder." in name and "decoder." not in name:
+                    tensors[name.split("encoder.", 1)[1]] = store.get_tensor(name).float()
+    except SafetensorError as error:
+        raise ConfigError(f"{files[0]} is not a .safetensors file: {error}") from error
     available = 1 + max((int(name.split(".")[1]) for name in tensors if name.startswith("layers.")), default=-1)
     if available < layers:
         raise ConfigError(f"{files[0]} holds {available} Whisper encoder layers, {layers} were asked for")

@@ -29,6 +29,8 @@ from .features import FeatureRow, FeatureSet
 from .recipe import TrainedModel, explain_rows, train_model
 
 ABSTAIN_BELOW = 0.5  # below it a calibrated answer is more likely wrong than right
+# What a language model has before `train calibrate`: its calibration error is unknown, so the worst is written.
+UNCALIBRATED = {"temperature": 1.0, "ece": 1.0, "abstain_below": ABSTAIN_BELOW}
 
 
 def evaluate_head(features: FeatureSet, config: SftConfig, speakers: Sequence[str]) -> dict[str, Any]:
@@ -157,7 +159,9 @@ def fold_summary(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     head = [int(np.argmax(logits)) for fold in folds for logits in fold["head_logits"]]
     weights = [fold["claims"]["checkable_claims_per_text"] * len(fold["truth"]) for fold in folds]
 
-    def mean(part: str, key: str) -> float:
+    def mean(part: str, key: str) -> float | None:
+        if not any(weights):
+            return None
         return round(float(np.average([fold[part][key] or 0.0 for fold in folds], weights=weights)), 4)
 
     return {
@@ -173,32 +177,24 @@ def fold_summary(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def fit_calibration(trained: TrainedModel, config: SftConfig) -> dict[str, dict[str, float]]:
-    """Temperatures from answers about held-out training speakers: out-of-fold for the head, `train eval` for the LLM.
-
-    The language model stays uncalibrated (temperature 1, ECE unknown) where no result file is configured.
-    """
+def head_calibration(trained: TrainedModel, config: SftConfig) -> dict[str, float]:
+    """Temperature and calibration error of the head, from out-of-fold logits of the training speakers."""
     labels = np.array([config.labels.index(emotion) for emotion in trained.held_out_emotions])
-    calibration = {"head": _calibrate(trained.held_out_emotion_logits, labels), "llm": _uncalibrated()}
-    if config.calibration is not None and config.calibration.is_file():
-        folds = json.loads(config.calibration.read_text())["folds"]
-        used = [
-            (scores, truth)
-            for fold in folds
-            for scores, truth, speaker in zip(fold["label_scores"], fold["truth"], fold["speakers"], strict=True)
-            if speaker not in config.test_speakers
-        ]
-        calibration["llm"] = _calibrate(
-            np.array([scores for scores, _ in used]), np.array([truth for _, truth in used])
-        )
-    return calibration
+    return _calibrate(trained.held_out_emotion_logits, labels)
+
+
+def answer_calibration(result: Mapping[str, Any], config: SftConfig) -> dict[str, float]:
+    """Temperature and calibration error of the answers, from a result of `train eval`, test speakers left out."""
+    used = [
+        (scores, truth)
+        for fold in result["folds"]
+        for scores, truth, speaker in zip(fold["label_scores"], fold["truth"], fold["speakers"], strict=True)
+        if speaker not in config.test_speakers
+    ]
+    return _calibrate(np.array([scores for scores, _ in used]), np.array([truth for _, truth in used]))
 
 
 def _calibrate(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     temperature = float(fit_temperature(logits, labels))
     error = expected_calibration_error(softmax(logits, temperature), labels)
     return {"temperature": round(temperature, 4), "ece": round(float(error), 4), "abstain_below": ABSTAIN_BELOW}
-
-
-def _uncalibrated() -> dict[str, float]:
-    return {"temperature": 1.0, "ece": 1.0, "abstain_below": ABSTAIN_BELOW}

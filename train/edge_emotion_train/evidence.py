@@ -69,7 +69,7 @@ class EvidenceFit:
 
 def position_matrix(rows: Sequence[FeatureRow], cues: Sequence[str]) -> np.ndarray:
     """Measured positions `(n, cues)`, NaN where a cue was not measured reliably."""
-    return np.array([[row.positions.get(cue, math.nan) for cue in cues] for row in rows])
+    return np.array([[row.positions.get(cue, math.nan) for cue in cues] for row in rows], dtype=np.float64)
 
 
 def kernel_of(statistics: np.ndarray) -> np.ndarray:
@@ -139,10 +139,12 @@ def out_of_fold_evidence(
     kernel = kernel_of(statistics)
     whole = position_matrix(rows, cues)
     values = np.zeros((len(rows), len(cues) + len(labels)))
-    for fold in np.unique(fold_of):
+    for fold in range(folds):
         held_out, train = np.flatnonzero(fold_of == fold), np.flatnonzero(fold_of != fold)
+        if not len(held_out):
+            continue
         solution = _solve(
-            kernel[np.ix_(train, train)], [rows[i] for i in train], cues, labels, cue_penalty, emotion_penalty
+            kernel[np.ix_(train, train)], [rows[i] for i in train.tolist()], cues, labels, cue_penalty, emotion_penalty
         )
         values[held_out] = kernel[np.ix_(held_out, train)] @ solution.coefficients + solution.bias
         own_scale = values[held_out, : len(cues)] * solution.cue_scale + solution.cue_mean
@@ -171,9 +173,8 @@ def _solve(
 ) -> _Solution:
     positions = position_matrix(rows, cues)
     cue_mean, cue_scale = np.nanmean(positions, axis=0), np.nanstd(positions, axis=0)
-    emotions = np.array(
-        [labels.index(row.emotion) if row.corpus in emotion_corpora and row.emotion in labels else -1 for row in rows]
-    )
+    spoken = [row.emotion if row.corpus in emotion_corpora else None for row in rows]
+    emotions = np.array([labels.index(emotion) if emotion in labels else -1 for emotion in spoken])
     counts = np.array([(emotions == index).sum() for index in range(len(labels))])
     if not counts.all():
         missing = [label for label, count in zip(labels, counts, strict=True) if not count]
@@ -183,7 +184,7 @@ def _solve(
     coefficients = np.zeros((len(rows), len(cues) + len(labels)))
     bias = np.zeros(len(cues) + len(labels))
     absent = np.isnan(positions)
-    for pattern in np.unique(absent, axis=1).T:
+    for pattern in list(np.unique(absent, axis=1).T):
         outputs, used = np.flatnonzero((absent == pattern[:, None]).all(axis=0)), np.flatnonzero(~pattern)
         targets = ((positions - cue_mean) / cue_scale)[np.ix_(used, outputs)]
         solved, offset = _ridge(kernel[np.ix_(used, used)], targets, np.ones(len(used)), cue_penalty)
@@ -225,10 +226,9 @@ def assign_folds(rows: Sequence[FeatureRow], folds: int) -> np.ndarray:
     return np.array([number[row.corpus, row.speaker] for row in rows])
 
 
-def residual_deviation(cue_values: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Root mean square error of out-of-fold cue values on the cues' own scales, `(cues,)`."""
-    mean, scale = np.nanmean(positions, axis=0), np.nanstd(positions, axis=0)
-    return np.sqrt(np.nanmean((cue_values * scale + mean - positions) ** 2, axis=0))
+def residual_deviation(heard: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Root mean square difference `(cues,)` of heard and measured positions `(n, cues)`."""
+    return np.sqrt(np.nanmean((heard - measured) ** 2, axis=0))
 
 
 def fit_thresholds(rows: Sequence[FeatureRow], cues: Sequence[str], source: str) -> Thresholds:

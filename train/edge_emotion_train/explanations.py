@@ -63,14 +63,14 @@ def cues_to_mention(
         ]
         probability, level = max(options)
         surest.append((probability, name, level))
-    surest.sort(reverse=True)
-    chosen = [item for rank, item in enumerate(surest) if rank < rule.fewest or item[0] >= rule.confidence][: rule.most]
-    mentioned = {}
-    for _, name, heard_level in chosen:
+    mentioned: dict[str, str] = {}
+    for probability, name, heard_level in sorted(surest, reverse=True):
+        if len(mentioned) >= rule.most or (len(mentioned) >= rule.fewest and probability < rule.confidence):
+            break
+        cue = CUE_BY_NAME[name]
         if name not in measured:
             continue
         value = value_at(name, measured[name])
-        cue = CUE_BY_NAME[name]
         if distance_outside(cue, heard_level, value, thresholds) <= cue.uncertainty:
             mentioned[name] = level_of(cue, value, thresholds)
     return mentioned

@@ -33,6 +33,7 @@ from .model import pool_frames, utterance_statistics
 # Raise when anything that changes the cached numbers changes: front end, encoder, statistics, augmentation, measures.
 CACHE_VERSION = 1
 MINIMUM_RELIABILITY = 0.5
+SPEECH_CUES = ("rate", "pitch_slope", "dynamics", "pauses")
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,19 @@ def encode_window(encoder: WhisperEncoder, window: np.ndarray) -> tuple[np.ndarr
         return pooled.half().numpy(), utterance_statistics(states)[0].numpy()
 
 
-def cue_positions(window: np.ndarray) -> dict[str, float]:
-    """Measured cue values on their own scales; a cue that cannot be measured reliably is absent."""
+def cue_positions(window: np.ndarray, speech: bool = True) -> dict[str, float]:
+    """Measured cue values on their own scales; a cue that cannot be measured reliably is absent.
+
+    Args:
+        window: `(samples,)` at 16 kHz.
+        speech: False for laughs, sighs and growls, which have a pitch and a tone but no pace and no melody of speech.
+    """
     measures = measure_prosody(window).measures
     positions = {}
     for cue in CUES:
         measure = measures[cue.measure]
+        if not speech and cue.name in SPEECH_CUES:
+            continue
         if measure.value is not None and measure.reliability >= MINIMUM_RELIABILITY:
             positions[cue.name] = cue.position(measure.value)
     return positions
@@ -135,7 +143,7 @@ def _process_clip(task: tuple[Clip, int]) -> tuple[list[tuple[FeatureRow, np.nda
             text_code=clip.extra.get("text_code"),
             variant=variant,
             duration_s=len(window) / SAMPLE_RATE_HZ,
-            positions=cue_positions(window),
+            positions=cue_positions(window, speech=clip.corpus != "emogator"),
         )
         results.append((row, *encode_window(_encoder, window)))
     return results, None if results else f"{clip.path}: nobody speaks"

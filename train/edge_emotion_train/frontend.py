@@ -39,6 +39,9 @@ def mel_filter_bank(bands: int = MEL_BANDS) -> np.ndarray:
 class LogMel(nn.Module):
     """Waveform `(batch, samples)` at 16 kHz to log-mel features `(batch, bands, samples // 160)`."""
 
+    kernels: Tensor
+    filters: Tensor
+
     def __init__(self, bands: int = MEL_BANDS) -> None:
         super().__init__()
         window = np.hanning(WINDOW_SAMPLES + 1)[:-1]

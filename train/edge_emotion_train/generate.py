@@ -17,6 +17,7 @@ from transformers import DynamicCache
 from edge_emotion.prompt import Prompt
 
 from .sft import AudioInputs, SpeechLanguageModel, position_ids
+from .tokenizer import TAGS
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,12 @@ def generate(
         logits_to_keep=1,
     )
     first_logits = logits = output.logits[:, -1]
-    stop_id = tokenizer.encode(prompt.answer_open).ids[0]
+    stop_ids = torch.tensor([tokenizer.encode(text).ids[0] for text in (*prompt.stop, TAGS[-1])])
     said: list[Tensor] = []
     thinking = torch.ones(batch, dtype=torch.bool)
     for _ in range(prompt.max_think_tokens):
         token = logits.argmax(dim=-1)
-        thinking = thinking & (token != stop_id)
+        thinking = thinking & ~torch.isin(token, stop_ids)
         if not thinking.any():
             break
         said.append(torch.where(thinking, token, -1))

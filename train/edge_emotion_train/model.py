@@ -8,15 +8,21 @@ projector sees a learned mix of the first layers.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from edge_emotion.cues import CUES
 
 from .encoder import WhisperEncoder
 
 ENCODER_FRAMES_PER_S = 50
 POOLED_FRAMES = 2  # encoder frames averaged into one cached frame: 25 per second
 STACKED_FRAMES = 4  # cached frames stacked into one audio token: 6.25 per second
+MOST_LEVELS = max(len(cue.levels) for cue in CUES)
+UNREACHED = 1e4
 TOKENS_PER_S = ENCODER_FRAMES_PER_S / (POOLED_FRAMES * STACKED_FRAMES)
 
 
@@ -49,6 +55,9 @@ class EvidenceHeads(nn.Module):
     Fitted in closed form by `evidence.py`; cue values are in standard deviations of the training population.
     """
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, features: int, cues: int, labels: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(features))
@@ -62,16 +71,36 @@ class EvidenceHeads(nn.Module):
 
 
 class EvidenceProjector(nn.Module):
-    """Cue values and emotion log-probabilities `(batch, cues + labels)` to `(batch, tokens, dim)`."""
+    """Cue values `(batch, cues)` and emotion logits `(batch, labels)` to evidence tokens `(batch, tokens, dim)`.
 
-    def __init__(self, inputs: int, tokens: int, dim: int, hidden: int = 256) -> None:
+    A cue value becomes a probability of each level first (ordinal probit: a normal error around the predicted value),
+    so that the language model reads how sure a level is, and can leave out what is not.
+    """
+
+    cuts: Tensor
+    deviation: Tensor
+
+    def __init__(self, cues: int, labels: int, tokens: int, dim: int, hidden: int = 256) -> None:
         super().__init__()
         self.tokens = tokens
+        # Standardised cut points, padded with values no cue ever reaches, and the heads' usual errors.
+        self.register_buffer("cuts", torch.full((cues, MOST_LEVELS - 1), UNREACHED))
+        self.register_buffer("deviation", torch.ones(cues))
+        inputs = cues * MOST_LEVELS + labels
         self.layers = nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, tokens * dim))
 
+    def level_probabilities(self, cue_values: Tensor) -> Tensor:
+        """Probability of each level, from low to high, `(batch, cues, levels)`."""
+        below = 0.5 * (
+            1.0 + torch.erf((self.cuts - cue_values[..., None]) / (self.deviation[:, None] * math.sqrt(2.0)))
+        )
+        return torch.cat([below, torch.ones_like(below[..., :1])], -1) - torch.cat(
+            [torch.zeros_like(below[..., :1]), below], -1
+        )
+
     def forward(self, cue_values: Tensor, emotion_logits: Tensor) -> Tensor:
-        evidence = torch.cat([cue_values, emotion_logits.log_softmax(dim=-1)], dim=-1)
-        return self.layers(evidence).unflatten(-1, (self.tokens, -1))
+        evidence = torch.cat([self.level_probabilities(cue_values).flatten(1), emotion_logits.softmax(dim=-1)], dim=-1)
+        return self.layers(2.0 * evidence - 1.0).unflatten(-1, (self.tokens, -1))
 
 
 class AudioProjector(nn.Module):
@@ -115,7 +144,7 @@ class AudioTower(nn.Module):
 
 
 def build_language_model(
-    vocabulary: int, dim: int = 192, layers: int = 4, heads: int = 3, context_tokens: int = 512, dropout: float = 0.0
+    vocabulary: int, dim: int = 128, layers: int = 4, heads: int = 2, context_tokens: int = 512, dropout: float = 0.0
 ) -> LlamaForCausalLM:
     """A Llama-type language model with tied embeddings; `dim` must be a multiple of 32 for the quantised kernels."""
     return LlamaForCausalLM(

@@ -80,12 +80,15 @@ def train_model(
     evidence = fit_evidence(features.statistics, rows, config.cues, config.labels, *penalties)
     cue_values, emotion_logits = out_of_fold_evidence(features.statistics, rows, config.cues, config.labels, *penalties)
     positions = position_matrix(rows, config.cues)
+    spoken = [i for i, row in enumerate(rows) if row.corpus == "emodb"]
+    heard = cue_values * np.nanstd(positions, axis=0) + np.nanmean(positions, axis=0)
+    deviation = residual_deviation(heard[spoken], positions[spoken])
     table = CueEmotionTable()
     table.fit([measured_levels(row, thresholds) for row in speech], [str(row.emotion) for row in speech])
     explanations = write_explanations(
         rows,
-        cue_values * np.nanstd(positions, axis=0) + np.nanmean(positions, axis=0),
-        residual_deviation(cue_values, positions),
+        heard,
+        deviation,
         config.cues,
         thresholds,
         table,
@@ -100,7 +103,8 @@ def train_model(
         + [label for label in config.labels for _ in range(500)],
         config.vocabulary,
     )
-    model, prompt = build_model(config, tokenizer), Prompt()
+    model, prompt = build_model(config, tokenizer, features.frames.shape[2]), Prompt()
+    set_levels(model.evidence, evidence, thresholds, deviation)
     dataset = ExplanationDataset(
         features, cue_values, emotion_logits, explanations, tokenizer, prompt, config.max_duration_s
     )
@@ -118,7 +122,7 @@ def train_model(
     )
     recordings = [i for i, row in enumerate(rows) if row.corpus == "emodb" and row.variant == 0]
     return TrainedModel(
-        model.eval(),
+        model.eval().cpu(),
         tokenizer,
         prompt,
         thresholds,
@@ -129,14 +133,30 @@ def train_model(
     )
 
 
-def build_model(config: SftConfig, tokenizer: Tokenizer, encoder_dim: int = 384) -> SpeechLanguageModel:
+def build_model(config: SftConfig, tokenizer: Tokenizer, encoder_dim: int) -> SpeechLanguageModel:
     """Fresh projectors and language model of the configured sizes."""
     dim = config.embedding_dim
     return SpeechLanguageModel(
-        EvidenceProjector(len(config.cues) + len(config.labels), config.evidence_tokens, dim),
+        EvidenceProjector(len(config.cues), len(config.labels), config.evidence_tokens, dim),
         AudioProjector(config.encoder_layers, encoder_dim, dim),
         build_language_model(tokenizer.get_vocab_size(), dim, config.language_model_layers, dim // 64),
     )
+
+
+def set_levels(
+    projector: EvidenceProjector, evidence: EvidenceFit, thresholds: Thresholds, deviation: np.ndarray
+) -> None:
+    """Tells the projector where the levels of each cue begin and how far the heads are usually off.
+
+    Args:
+        deviation: Root mean square errors `(cues,)` on the cues' own scales.
+    """
+    for index, name in enumerate(evidence.cues):
+        cue = CUE_BY_NAME[name]
+        for place, cut in enumerate(thresholds.cuts[name]):
+            standardised = (cue.position(cut) - evidence.cue_mean[index]) / evidence.cue_scale[index]
+            projector.cuts[index, place] = float(standardised)
+    projector.deviation.copy_(torch.from_numpy(deviation / evidence.cue_scale).float())
 
 
 def explain_rows(

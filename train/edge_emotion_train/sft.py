@@ -8,7 +8,9 @@ parameters on hundreds of hours; a small one on half an hour memorises at once).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,11 @@ class AudioInputs:
     emotion_logits: Tensor
     frames: Tensor
     token_mask: Tensor
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> AudioInputs:
+        """The batch on another device; accelerate moves by this method what is no plain tensor."""
+        tensors = (self.cue_values, self.emotion_logits, self.frames, self.token_mask)
+        return AudioInputs(*(tensor.to(device, non_blocking=non_blocking) for tensor in tensors))
 
 
 class SpeechLanguageModel(nn.Module):
@@ -241,5 +248,6 @@ def train_language_model(
         disable_tqdm=False,
     )
     trainer = Trainer(model=model, args=arguments, train_dataset=dataset, data_collator=collator)
-    trainer.train()
+    with redirect_stdout(sys.stderr):  # Trainer writes its log lines where results go
+        trainer.train()
     return trainer.state.log_history

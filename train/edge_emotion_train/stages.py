@@ -1,8 +1,9 @@
-"""The training stages behind `edge-emotion train STAGE --config F`: features, sft, eval."""
+"""The training stages behind `edge-emotion train STAGE --config F`: features, sft, eval, calibrate."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -15,11 +16,11 @@ import numpy as np
 
 from edge_emotion.errors import ConfigError
 
-from .checkpoint import Checkpoint, TowerSizes, build_tower, save_checkpoint
+from .checkpoint import Checkpoint, TowerSizes, build_tower, save_checkpoint, update_calibration
 from .config import SftConfig, read_config
 from .corpora import Clip, corpus_hash, read_corpus
 from .encoder import load_whisper_encoder
-from .evaluate import evaluate_folds, fit_calibration
+from .evaluate import UNCALIBRATED, answer_calibration, evaluate_folds, head_calibration
 from .features import FeatureSet, extract_features
 from .recipe import TrainedModel, train_model
 from .synthetic import synthetic_clips
@@ -29,14 +30,19 @@ def run(stage: str, config_path: Path, overrides: Sequence[str] = ()) -> None:
     """Runs one stage.
 
     Args:
-        stage: `features`, `sft` or `eval`.
+        stage: `features`, `sft`, `eval` or `calibrate`.
         config_path: YAML of an `SftConfig`.
         overrides: Command-line options that override it, such as `["--steps", "100"]`.
 
     Raises:
         ConfigError: Unknown stage, or a configuration that cannot be used.
     """
-    stages: dict[str, Callable[[SftConfig], None]] = {"features": features_stage, "sft": sft_stage, "eval": eval_stage}
+    stages: dict[str, Callable[[SftConfig], None]] = {
+        "features": features_stage,
+        "sft": sft_stage,
+        "eval": eval_stage,
+        "calibrate": calibrate_stage,
+    }
     if stage not in stages:
         raise ConfigError(f"unknown stage {stage!r}; stages: {', '.join(stages)}")
     stages[stage](read_config(config_path, overrides))
@@ -63,6 +69,9 @@ def collect_clips(config: SftConfig) -> list[tuple[Clip, int]]:
 def load_training_features(config: SftConfig) -> tuple[FeatureSet, str]:
     """Features of all clips, and the SHA-256 of the corpora."""
     tasks = collect_clips(config)
+    unknown = sorted(set(config.test_speakers) - {clip.speaker for clip, _ in tasks})
+    if unknown:
+        raise ConfigError(f"test_speakers: nobody is called {', '.join(unknown)}; a misspelt one would be trained on")
     features = extract_features(tasks, config.encoder_weights, config.encoder_layers, config.cache, config.processes)
     return features, corpus_hash([clip for clip, _ in tasks])
 
@@ -79,7 +88,8 @@ def sft_stage(config: SftConfig) -> None:
     train = [i for i, row in enumerate(features.rows) if row.speaker not in config.test_speakers]
     trained = train_model(features.select(train), config, config.steps, config.output / "logs")
     provenance = {
-        "config": {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()},
+        # Paths are this machine's business, and a bundle is published.
+        "config": {name: value for name, value in asdict(config).items() if not isinstance(value, Path)},
         "data_sha256": data_hash,
         "commit": _commit(),
         "versions": {name: version(name) for name in ("torch", "transformers", "scikit-learn", "numpy", "tokenizers")},
@@ -103,12 +113,22 @@ def eval_stage(config: SftConfig) -> None:
         partial.rename(config.calibration)
 
 
+def calibrate_stage(config: SftConfig) -> None:
+    """Sets the temperature of the checkpoint's answers from the held-out answers of `train eval`."""
+    if config.calibration is None or not config.calibration.is_file():
+        raise ConfigError("calibrate needs --calibration FILE, the result of `edge-emotion train eval`")
+    calibration = answer_calibration(json.loads(config.calibration.read_text()), config)
+    update_calibration(config.output, {"llm": calibration})
+    sys.stderr.write(f"{config.output}: {json.dumps(calibration)}\n")
+
+
 def _as_checkpoint(trained: TrainedModel, config: SftConfig, provenance: dict[str, Any]) -> Checkpoint:
     encoder = load_whisper_encoder(config.encoder_weights, config.encoder_layers)
     sizes = TowerSizes(
         encoder_dim=encoder.positions.shape[1],
         encoder_heads=encoder.positions.shape[1] // 64,
         encoder_layers=config.encoder_layers,
+        mel_bands=encoder.log_mel.filters.shape[0],
         max_frames=encoder.positions.shape[0],
         cues=len(config.cues),
         labels=len(config.labels),
@@ -132,12 +152,14 @@ def _as_checkpoint(trained: TrainedModel, config: SftConfig, provenance: dict[st
         cues=config.cues,
         prompt=trained.prompt,
         thresholds=trained.thresholds,
-        calibration=fit_calibration(trained, config),
+        calibration={"head": head_calibration(trained, config), "llm": UNCALIBRATED},
         provenance=provenance,
     )
 
 
 def _commit() -> str:
+    if shutil.which("git") is None:
+        return "unknown"
     git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     changed = subprocess.run(["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False)
     return (git.stdout.strip() or "unknown") + ("-dirty" if changed.stdout.strip() else "")
