@@ -193,13 +193,14 @@ def _run(
 
 
 def _inputs_hash(tasks: Sequence[tuple[Clip, int]], weights: Path, layers: int) -> str:
-    digest = hashlib.sha256(f"{CACHE_VERSION} {layers} {_weights_hash(weights)}".encode())
+    digest = hashlib.sha256(f"{CACHE_VERSION} {layers} {weights_hash(weights)}".encode())
     for clip, variants in tasks:
         digest.update(f"{clip.corpus} {clip.clip_id} {clip.emotion} {clip.speaker} {variants}\n".encode())
     return digest.hexdigest()[:16]
 
 
-def _weights_hash(weights: Path) -> str:
+def weights_hash(weights: Path) -> str:
+    """SHA-256 of an encoder's weight files."""
     files = [weights] if weights.is_file() else sorted(weights.glob("*.safetensors"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 

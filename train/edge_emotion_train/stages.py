@@ -25,6 +25,14 @@ from .features import FeatureSet, extract_features
 from .recipe import TrainedModel, train_model
 from .synthetic import synthetic_clips
 
+# What the weights are made of; goes into the bundle's LICENSES and model card.
+SOURCE_LICENCES = {
+    "OpenAI Whisper tiny.en encoder": "MIT",
+    "Berlin Database of Emotional Speech (EmoDB)": "CC0-1.0",
+    "EmoGator vocal bursts": "Apache-2.0",
+    "hibari-tts synthetic speech": "Apache-2.0",
+}
+
 
 def run(stage: str, config_path: Path, overrides: Sequence[str] = ()) -> None:
     """Runs one stage.
