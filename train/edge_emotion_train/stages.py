@@ -98,6 +98,10 @@ def sft_stage(config: SftConfig) -> None:
     provenance = {
         # Paths are this machine's business, and a bundle is published.
         "config": {name: value for name, value in asdict(config).items() if not isinstance(value, Path)},
+        "licence": "Apache-2.0",
+        "languages": ["de", "en"],
+        "sources": SOURCE_LICENCES,
+        "encoder_weights_sha256": weights_hash(config.encoder_weights),
         "data_sha256": data_hash,
         "commit": _commit(),
         "versions": {name: version(name) for name in ("torch", "transformers", "scikit-learn", "numpy", "tokenizers")},
