@@ -21,7 +21,7 @@ from .config import SftConfig, read_config
 from .corpora import Clip, corpus_hash, read_corpus
 from .encoder import load_whisper_encoder
 from .evaluate import UNCALIBRATED, answer_calibration, evaluate_folds, head_calibration
-from .features import FeatureSet, extract_features
+from .features import FeatureSet, extract_features, weights_hash
 from .recipe import TrainedModel, train_model
 from .synthetic import synthetic_clips
 
