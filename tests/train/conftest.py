@@ -145,9 +145,7 @@ def tiny_features(make_row: RowMaker) -> FeatureSet:
 @pytest.fixture
 def explanations() -> list[list[Explanation]]:
     """Two texts for each of eight rows; the last row has no answer, the one before nothing to say."""
-    texts = [
-        [Explanation(f"{sentence} {i}.", LABELS[i % 3], ((7, 19),)) for sentence in SENTENCES] for i in range(7)
-    ]
+    texts = [[Explanation(f"{sentence} {i}.", LABELS[i % 3], ((7, 19),)) for sentence in SENTENCES] for i in range(7)]
     return [*texts[:6], [], [Explanation(SENTENCES[0], None, ())]]
 
 

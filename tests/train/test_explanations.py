@@ -54,6 +54,13 @@ def test_unsure_cues_are_left_out_beyond_the_fewest() -> None:
     assert set(cues_to_mention(HIGH, HIGH, deviation, THRESHOLDS, SpeakingRule(fewest=4))) == set(CUES[:4])
 
 
+def test_the_fewest_are_counted_after_what_was_heard_wrongly() -> None:
+    heard = HIGH | {"pitch": -25.0, "pitch_variation": -9.0}
+    deviation = SURE | {"tone": 30.0, "clarity": 40.0, "dynamics": 50.0}
+    mentioned = cues_to_mention(HIGH, heard, deviation, THRESHOLDS, SpeakingRule(fewest=3))
+    assert list(mentioned) == ["rate", "tone", "clarity"]
+
+
 def test_never_more_than_the_most_and_the_surest_first() -> None:
     deviation = dict(zip(CUES, (6.0, 0.5, 3.0, 4.0, 3.0, 1.0), strict=True))
     rule = SpeakingRule(confidence=0.6, most=4)
@@ -78,7 +85,9 @@ def test_cues_heard_wrongly_or_not_measured_are_left_out() -> None:
 def test_heard_level_may_be_a_neighbour_within_the_uncertainty_but_the_measured_one_is_written() -> None:
     just_below = THRESHOLDS.cuts["tone"][-1] - 0.5 * CUE_BY_NAME["tone"].uncertainty
     rule = SpeakingRule(fewest=1)
-    assert cues_to_mention({"tone": just_below}, {"tone": 12.0}, SURE, THRESHOLDS, rule) == {"tone": CUE_BY_NAME["tone"].levels[-2]}
+    assert cues_to_mention({"tone": just_below}, {"tone": 12.0}, SURE, THRESHOLDS, rule) == {
+        "tone": CUE_BY_NAME["tone"].levels[-2]
+    }
     far_below = THRESHOLDS.cuts["tone"][-1] - 1.5 * CUE_BY_NAME["tone"].uncertainty
     assert cues_to_mention({"tone": far_below}, {"tone": 12.0}, SURE, THRESHOLDS, rule) == {}
 

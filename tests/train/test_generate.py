@@ -103,9 +103,7 @@ def test_cached_decoding_equals_full_forward_passes(
         np.testing.assert_allclose(said.first_logits[0], first_logits, atol=1e-5)
 
 
-def test_thinking_ends_at_the_budget(
-    speech_model: Make, tokenizer: Tokenizer, tiny_features: FeatureSet
-) -> None:
+def test_thinking_ends_at_the_budget(speech_model: Make, tokenizer: Tokenizer, tiny_features: FeatureSet) -> None:
     model = speech_model()
     long, short = (
         say(model, tokenizer, Prompt(max_think_tokens=most), inputs_of(tiny_features, [0])) for most in (9, 4)

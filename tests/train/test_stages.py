@@ -15,7 +15,14 @@ from edge_emotion.cues import CUE_BY_NAME, Thresholds
 from edge_emotion.errors import ConfigError, CorpusError
 from edge_emotion_train import stages
 from edge_emotion_train.config import SftConfig
-from edge_emotion_train.evaluate import claims_against, fit_calibration, fold_summary, recordings_of
+from edge_emotion_train.evaluate import (
+    UNCALIBRATED,
+    answer_calibration,
+    claims_against,
+    fold_summary,
+    head_calibration,
+    recordings_of,
+)
 from edge_emotion_train.evidence import EvidenceFit
 from edge_emotion_train.features import FeatureRow, extract_features, speech_window
 from edge_emotion_train.model import EvidenceProjector
@@ -50,7 +57,7 @@ def config(
 
 
 def test_unknown_stages_and_speakers_are_refused(config: SftConfig, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown stage 'grop'; stages: features, sft, eval"):
+    with pytest.raises(ConfigError, match="unknown stage 'grop'; stages: features, sft, eval, calibrate"):
         stages.run("grop", tmp_path / "absent.yaml")
     misspelt = dataclasses.replace(config, test_speakers=("emodb_15", "emodb-16"))
     with pytest.raises(ConfigError, match="nobody is called emodb-16"):
@@ -91,7 +98,7 @@ def test_a_corpus_of_silence_is_an_error(config: SftConfig, tmp_path: Path, monk
     tasks = stages.collect_clips(config)
     failed = [([], f"{clip.path}: nobody speaks") for clip, _ in tasks]
     monkeypatch.setattr("edge_emotion_train.features._run", lambda *_: iter(failed))
-    with pytest.raises(CorpusError, match="6 of 6 clips gave no features, first: .*nobody speaks"):
+    with pytest.raises(CorpusError, match=r"6 of 6 clips gave no features, first: .*nobody speaks"):
         extract_features(tasks, config.encoder_weights, 2, tmp_path)
 
 
@@ -159,28 +166,51 @@ def test_folds_without_any_claim_have_no_share() -> None:
     assert summary["checkable_claims_per_text"] == 0.0
 
 
-def test_calibration_leaves_out_test_speakers(config: SftConfig, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    trained = TrainedModel(
-        *(None,) * 5,  # type: ignore[arg-type]
-        held_out_emotion_logits=rng.normal(size=(30, 3)) + 2 * np.eye(3)[np.arange(30) % 3],
-        held_out_emotions=[config.labels[i % 3] for i in range(30)],
-        history=[],
-    )
-    assert fit_calibration(trained, config)["llm"] == {"temperature": 1.0, "ece": 1.0, "abstain_below": 0.5}
+def noisy_scores(seed: int, truth: np.ndarray) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(len(truth), 3)) + 2 * np.eye(3)[truth]
 
-    def write(name: str, test_speaker_scores: list[list[float]]) -> SftConfig:
-        truth = [i % 3 for i in range(30)]
-        scores = (rng.normal(size=(30, 3)) + 2 * np.eye(3)[truth]).round(3).tolist()
-        fold = {"label_scores": scores, "truth": truth, "speakers": ["emodb_03"] * 30}
-        held = {"label_scores": test_speaker_scores, "truth": [0] * 20, "speakers": ["emodb_15"] * 20}
-        (tmp_path / name).write_text(json.dumps({"folds": [fold, held]}))
-        return dataclasses.replace(config, calibration=tmp_path / name)
 
-    state = rng.bit_generator.state
-    right = fit_calibration(trained, write("right.json", [[5.0, -5.0, -5.0]] * 20))
-    rng.bit_generator.state = state
-    wrong = fit_calibration(trained, write("wrong.json", [[-5.0, 5.0, -5.0]] * 20))
+def test_head_is_calibrated_on_what_it_said_of_speakers_it_did_not_know(config: SftConfig) -> None:
+    truth = np.arange(300) % 3
+    figures = []
+    for sharpness in (1.0, 4.0):
+        trained = TrainedModel(
+            *(None,) * 5,  # type: ignore[arg-type]
+            held_out_emotion_logits=sharpness * noisy_scores(0, truth),
+            held_out_emotions=[config.labels[i] for i in truth],
+            history=[],
+        )
+        figures.append(head_calibration(trained, config))
+    assert figures[1]["temperature"] == pytest.approx(4 * figures[0]["temperature"], rel=0.02)
+    assert figures[1]["ece"] == pytest.approx(figures[0]["ece"], abs=0.01)
+
+
+def eval_result(test_speaker_scores: list[float]) -> dict:
+    """A result of `train eval`: a fold of a training speaker, and one of the test speaker with these scores."""
+    truth = np.arange(30) % 3
+    known = {"label_scores": noisy_scores(1, truth).tolist(), "truth": truth.tolist(), "speakers": ["emodb_03"] * 30}
+    held = {"label_scores": [test_speaker_scores] * 20, "truth": [0] * 20, "speakers": ["emodb_15"] * 20}
+    return {"folds": [known, held]}
+
+
+def test_answers_are_calibrated_without_test_speakers(config: SftConfig) -> None:
+    right, wrong = (answer_calibration(eval_result(scores), config) for scores in ([9.0, 0, 0], [0, 9.0, 0]))
     assert right == wrong
-    assert right["llm"]["ece"] < 0.5
-    assert right["head"]["temperature"] > 0
+    nobody = dataclasses.replace(config, test_speakers=())
+    assert answer_calibration(eval_result([9.0, 0, 0]), nobody) != answer_calibration(eval_result([0, 9.0, 0]), nobody)
+
+
+def test_calibrate_rewrites_only_the_answers_calibration(config: SftConfig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="calibrate needs --calibration FILE"):
+        stages.calibrate_stage(config)
+    result = tmp_path / "folds.json"
+    result.write_text(json.dumps(eval_result([9.0, 0, 0])))
+    given = dataclasses.replace(config, calibration=result, output=tmp_path / "checkpoint")
+    with pytest.raises(ConfigError, match="is not a checkpoint"):
+        stages.calibrate_stage(given)
+    given.output.mkdir()
+    metadata = given.output / "metadata.json"
+    metadata.write_text(json.dumps({"seed": 1, "calibration": {"head": UNCALIBRATED, "llm": UNCALIBRATED}}))
+    stages.calibrate_stage(given)
+    llm = answer_calibration(eval_result([9.0, 0, 0]), config)
+    assert json.loads(metadata.read_text()) == {"seed": 1, "calibration": {"head": UNCALIBRATED, "llm": llm}}
