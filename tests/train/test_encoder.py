@@ -45,6 +45,18 @@ def test_states_equal_transformers_on_thirty_seconds(
     assert max(largest_differences(theirs, tmp_path, voice(0, 30.0))) < 1e-5
 
 
+def test_a_short_clip_has_the_first_positions(
+    tmp_path: Path, transformers_encoder: Make, write_weights: Make, voice: Callable
+) -> None:
+    """transformers insists on its full length; an encoder of that length with the first positions must agree."""
+    theirs = transformers_encoder(max_frames=100)
+    weights = write_weights(theirs, tmp_path / "encoder.safetensors")
+    shorter = transformers_encoder(max_frames=40)
+    tensors = theirs.state_dict()
+    shorter.load_state_dict(tensors | {"embed_positions.weight": tensors["embed_positions.weight"][:40]})
+    assert max(largest_differences(shorter, weights, voice(2, 0.8))) < 1e-5
+
+
 def test_fewer_layers_are_the_first_ones(
     tmp_path: Path, transformers_encoder: Make, write_weights: Make, voice: Callable
 ) -> None:

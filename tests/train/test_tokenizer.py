@@ -27,6 +27,13 @@ def test_the_prompts_texts_are_made_of_tags() -> None:
     assert set(tokens) <= set(TAGS)
 
 
+def test_words_digits_and_contractions_are_split_as_qwen2_does() -> None:
+    split = TRAINED.pre_tokenizer.pre_tokenize_str("I don'task 12 (very) low\n tones.  Now")
+    pieces = [piece.replace("\u0120", " ").replace("\u010a", "\n") for piece, _ in split]
+    expected = ["I", " don", "'t", "ask", " ", "1", "2", " (", "very", ")", " low", "\n", " tones", ".", " ", " Now"]
+    assert pieces == expected
+
+
 def test_text_beside_a_tag_is_split_as_if_it_stood_alone() -> None:
     """Training encodes reasoning, tags and label apart; scoring encodes label and closing tag together."""
     together = TRAINED.encode("a fast rate.</think><answer>anger</answer>").ids

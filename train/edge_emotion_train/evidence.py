@@ -206,9 +206,8 @@ def _ridge(
     centred = kernel - row_mean - row_mean[:, None] + share @ row_mean
     target_mean = share @ targets
     dual = np.linalg.solve(centred + penalty * np.diag(1.0 / weights), targets - target_mean)
-    # Centring moved the origin to the weighted mean of the rows; fold it back into coefficients and bias.
-    coefficients = dual - share[:, None] * dual.sum(axis=0)
-    return coefficients, target_mean - row_mean @ coefficients
+    # Centring moved the origin to the weighted mean of the rows; as `dual` sums to 0, the bias alone takes it back.
+    return dual, target_mean - row_mean @ dual
 
 
 def _standardised(statistics: np.ndarray) -> np.ndarray:
