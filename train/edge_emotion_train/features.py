@@ -31,7 +31,7 @@ from .encoder import WhisperEncoder, load_whisper_encoder
 from .model import pool_frames, utterance_statistics
 
 # Raise when anything that changes the cached numbers changes: front end, encoder, statistics, augmentation, measures.
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 MINIMUM_RELIABILITY = 0.5
 SPEECH_CUES = ("rate", "pitch_slope", "dynamics", "pauses")
 
@@ -195,7 +195,8 @@ def _run(
 def _inputs_hash(tasks: Sequence[tuple[Clip, int]], weights: Path, layers: int) -> str:
     digest = hashlib.sha256(f"{CACHE_VERSION} {layers} {weights_hash(weights)}".encode())
     for clip, variants in tasks:
-        digest.update(f"{clip.corpus} {clip.clip_id} {clip.emotion} {clip.speaker} {variants}\n".encode())
+        digest.update(f"{clip.clip_id} {clip.emotion} {clip.speaker} {variants}\n".encode())
+        digest.update(hashlib.sha256(Path(clip.path).read_bytes()).digest())
     return digest.hexdigest()[:16]
 
 

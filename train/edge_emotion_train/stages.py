@@ -172,6 +172,9 @@ def _as_checkpoint(trained: TrainedModel, config: SftConfig, provenance: dict[st
 def _commit() -> str:
     if shutil.which("git") is None:
         return "unknown"
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    changed = subprocess.run(["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False)
+    here = Path(__file__).parent
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, check=False
+    )
     return (git.stdout.strip() or "unknown") + ("-dirty" if changed.stdout.strip() else "")
