@@ -123,7 +123,8 @@ _CLARITY: Words = {
 }
 _RATE: Words = {
     ("rate", "slow"): "slow|slower|slowed|unhurried|leisurely|sluggish|dragging|drawn out",
-    ("rate", "fast"): "fast|faster|quick|quicker|quickened|rapid|brisk|hurried|rushed|swift|accelerated|rapid fire|breakneck",
+    ("rate", "fast"): "fast|faster|quick|quicker|quickened|rapid|brisk|hurried|rushed|swift|accelerated|"
+    "rapid fire|breakneck",
 }
 _AMOUNTS_SMALL = (
     "little|small|smaller|low|narrow|narrower|limited|minimal|hardly any|barely any|almost no|no|slight|reduced|"
