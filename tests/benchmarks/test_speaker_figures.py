@@ -26,7 +26,7 @@ from edge_emotion.cues import Thresholds
 from edge_emotion.prosody import Contour, Measure, Prosody
 from edge_emotion.result import Coverage, EmotionResult
 
-THRESHOLDS = Thresholds({"pitch": (120.0, 160.0, 220.0, 300.0), "rate": (3.0, 4.0, 5.0, 6.0)}, "a test")
+THRESHOLDS = Thresholds({"pitch": (120.0, 160.0, 220.0, 300.0), "rate": (4.0, 5.0)}, "a test")
 LABELS = ("anger", "sadness")
 HIGH_AND_FAST, LOW_AND_SLOW = "The pitch is high and the speech is fast.", "The pitch is low and the speech is slow."
 

@@ -214,7 +214,7 @@ def test_the_first_parse_is_quick_enough_for_a_command_line():
 
 # --- checking --------------------------------------------------------------------------------------------------------
 
-THRESHOLDS = Thresholds({"pitch": (110.0, 150.0, 200.0, 260.0), "rate": (3.0, 4.0, 5.0, 6.0)}, "test")
+THRESHOLDS = Thresholds({"pitch": (110.0, 150.0, 200.0, 260.0), "rate": (4.0, 5.0)}, "test")
 
 
 def prosody(reliability: float = 1.0, reason: str | None = None, **values: float | None) -> Prosody:

@@ -99,8 +99,8 @@ def test_cached_decoding_equals_full_forward_passes(
         thought, scores, first_logits = naive(model, tokenizer, prompt, inputs)
         said = say(model, tokenizer, prompt, inputs)
         assert said.reasoning == [tokenizer.decode(thought, skip_special_tokens=False)]
-        np.testing.assert_allclose(said.label_scores[0], scores, atol=1e-5)
-        np.testing.assert_allclose(said.first_logits[0], first_logits, atol=1e-5)
+        np.testing.assert_allclose(said.label_scores[0], scores, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(said.first_logits[0], first_logits, rtol=1e-5, atol=1e-5)
 
 
 def test_thinking_ends_at_the_budget(speech_model: Make, tokenizer: Tokenizer, tiny_features: FeatureSet) -> None:
