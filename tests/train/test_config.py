@@ -71,6 +71,7 @@ def test_impossible_values_are_all_named(tmp_path: Path) -> None:
         "encoder_weights: nothing at /nowhere/weights",
         "labels: unknown emotion 'joyy'",
         "cues: unknown cue 'smell'; known: pitch",
+        "always_cues: 'rate' is not among cues",
         "embedding_dim: 100",
         "confidence: must be in 0..1",
         "steps: must be at least 1, given 0",
@@ -81,7 +82,7 @@ def test_impossible_values_are_all_named(tmp_path: Path) -> None:
         "cue_penalty: must be at least 0, given -1",
     ):
         assert problem in message
-    assert len(message.splitlines()) == 13
+    assert len(message.splitlines()) == 14
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_the_fewest_are_counted_after_what_was_heard_wrongly() -> None:
     assert list(mentioned) == ["rate", "tone", "clarity"]
 
 
-def test_never_more_than_the_most_and_the_surest_first() -> None:
+def test_never_more_than_the_most_which_are_the_surest_in_a_fixed_order() -> None:
     deviation = dict(zip(CUES, (6.0, 0.5, 3.0, 4.0, 3.0, 1.0), strict=True))
     rule = SpeakingRule(confidence=0.6, most=4)
     mentioned = list(cues_to_mention(HIGH, HIGH, deviation, THRESHOLDS, rule))
@@ -73,7 +73,17 @@ def test_never_more_than_the_most_and_the_surest_first() -> None:
         for name in CUES
     }
     assert len(mentioned) == 4
-    assert [sureness[name] for name in mentioned] == sorted(sureness.values(), reverse=True)[:4]
+    assert sorted((sureness[name] for name in mentioned), reverse=True) == sorted(sureness.values(), reverse=True)[:4]
+    assert mentioned == [name for name in CUES if name in mentioned]
+
+
+def test_some_cues_are_always_mentioned_with_the_measured_level() -> None:
+    heard = HIGH | {"pitch": -25.0, "rate": -9.0}
+    unsure = dict.fromkeys(CUES, 50.0)
+    rule = SpeakingRule(always=("pitch", "rate"), fewest=0)
+    assert cues_to_mention(HIGH, heard, unsure, THRESHOLDS, rule) == {"pitch": "very high", "rate": "fast"}
+    without_rate = {name: position for name, position in HIGH.items() if name != "rate"}
+    assert list(cues_to_mention(without_rate, heard, unsure, THRESHOLDS, rule)) == ["pitch"]
 
 
 def test_cues_heard_wrongly_or_not_measured_are_left_out() -> None:

@@ -55,6 +55,7 @@ class SftConfig:
         vocabulary: Size of its BPE.
         cue_penalty: L2 penalty of the cue regressions.
         emotion_penalty: L2 penalty of the emotion head.
+        always_cues: Cues that every explanation mentions.
         confidence: Least probability of being right with which a cue is mentioned.
         fewest_cues: Cues mentioned even below that.
         most_cues: Never more.
@@ -91,8 +92,9 @@ class SftConfig:
     vocabulary: int = 768
     cue_penalty: float = 0.4
     emotion_penalty: float = 1.5
+    always_cues: tuple[str, ...] = ("pitch", "rate")
     confidence: float = 0.88
-    fewest_cues: int = 3
+    fewest_cues: int = 4
     most_cues: int = 5
     texts_per_row: int = 4
     frames_dropped: float = 0.5
@@ -116,6 +118,7 @@ class SftConfig:
                 for cue in self.cues
                 if cue not in CUE_BY_NAME
             ),
+            *(f"always_cues: {cue!r} is not among cues" for cue in self.always_cues if cue not in self.cues),
             *(
                 f"embedding_dim: {self.embedding_dim} is no positive multiple of 64"
                 for _ in [0]

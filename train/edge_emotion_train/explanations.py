@@ -24,11 +24,13 @@ class SpeakingRule:
     """Which cues an explanation mentions.
 
     Attributes:
-        confidence: Least probability that the claim is supported.
-        fewest: As many of the surest cues are mentioned even below `confidence`.
+        always: Cues that every explanation mentions, so that two recordings can be compared by them.
+        confidence: Least probability that a claim of another cue is supported.
+        fewest: As many cues are mentioned even below `confidence`, the surest first.
         most: Never more than this.
     """
 
+    always: tuple[str, ...] = ()
     confidence: float = 0.9
     fewest: int = 3
     most: int = 5
@@ -46,7 +48,10 @@ def cues_to_mention(
     thresholds: Thresholds,
     rule: SpeakingRule,
 ) -> dict[str, str]:
-    """Cue names to measured levels, surest first.
+    """Cue names to measured levels, in the order of `predicted`.
+
+    A fixed order leaves the model one question per cue, to mention it or not, instead of a race between orders that a
+    rounding error can decide.
 
     Args:
         measured: Measured positions of the cues.
@@ -63,17 +68,21 @@ def cues_to_mention(
         ]
         probability, level = max(options)
         surest.append((probability, name, level))
-    mentioned: dict[str, str] = {}
+    mentioned = {
+        name: level_of(CUE_BY_NAME[name], value_at(name, measured[name]), thresholds)
+        for name in rule.always
+        if name in measured
+    }
     for probability, name, heard_level in sorted(surest, reverse=True):
         if len(mentioned) >= rule.most or (len(mentioned) >= rule.fewest and probability < rule.confidence):
             break
         cue = CUE_BY_NAME[name]
-        if name not in measured:
+        if name not in measured or name in mentioned:
             continue
         value = value_at(name, measured[name])
         if distance_outside(cue, heard_level, value, thresholds) <= cue.uncertainty:
             mentioned[name] = level_of(cue, value, thresholds)
-    return mentioned
+    return {name: mentioned[name] for name in predicted if name in mentioned}
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from .encoder import WhisperEncoder, load_whisper_encoder
 from .model import pool_frames, utterance_statistics
 
 # Raise when anything that changes the cached numbers changes: front end, encoder, statistics, augmentation, measures.
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 MINIMUM_RELIABILITY = 0.5
 SPEECH_CUES = ("rate", "pitch_slope", "dynamics", "pauses")
 

@@ -1,7 +1,8 @@
 """Whisper's log-mel front end as a torch module that exports into the encoder's graph, made independent of gain.
 
-Method: openai/whisper `audio.py` (25 ms Hann window, 10 ms hop, 80 Slaney mel bands, log10, 8 decades of range). Two
-departures: the loudest bin is always at the same place (a microphone's gain is unknown, so no answer may depend on it),
+Method: openai/whisper `audio.py` (25 ms Hann window, 10 ms hop, 80 Slaney mel bands, log10, 8 decades of range). Three
+departures: the loudest bin is always at the same place (a microphone's gain is unknown, so no answer may depend on it);
+bands that reach above 7 kHz repeat the last one below (resamplers and codecs cut there, so no answer may depend on it);
 and the signal is padded with zeros instead of its reflection, which every runtime computes alike.
 """
 
@@ -18,6 +19,7 @@ MEL_BANDS = 80
 # Where Whisper sees the maximum of loud, close speech: log10 power of about 1.5 before its (x + 4) / 4.
 REFERENCE_LOG_POWER = 1.5
 DYNAMIC_RANGE_DECADES = 8.0
+HIGHEST_TRUSTED_HZ = 7000.0
 
 
 def mel_filter_bank(bands: int = MEL_BANDS) -> np.ndarray:
@@ -36,6 +38,14 @@ def mel_filter_bank(bands: int = MEL_BANDS) -> np.ndarray:
     return np.ascontiguousarray(filters.T, dtype=np.float32)
 
 
+def hold_highest_bands(filters: np.ndarray) -> np.ndarray:
+    """Filters `(bands, bins)` in which every band that reaches above 7 kHz repeats the last one that does not."""
+    bin_hz = SAMPLE_RATE_HZ / WINDOW_SAMPLES
+    reach_hz = np.array([np.flatnonzero(row).max() for row in filters]) * bin_hz
+    last = int(np.flatnonzero(reach_hz <= HIGHEST_TRUSTED_HZ).max())
+    return filters[np.minimum(np.arange(len(filters)), last)]
+
+
 class LogMel(nn.Module):
     """Waveform `(batch, samples)` at 16 kHz to log-mel features `(batch, bands, samples // 160)`."""
 
@@ -48,7 +58,7 @@ class LogMel(nn.Module):
         angles = 2 * np.pi * np.outer(np.arange(1 + WINDOW_SAMPLES // 2), np.arange(WINDOW_SAMPLES)) / WINDOW_SAMPLES
         kernels = np.concatenate([np.cos(angles), -np.sin(angles)]) * window
         self.register_buffer("kernels", torch.tensor(kernels[:, None, :], dtype=torch.float32), persistent=False)
-        self.register_buffer("filters", torch.tensor(mel_filter_bank(bands)), persistent=False)
+        self.register_buffer("filters", torch.tensor(hold_highest_bands(mel_filter_bank(bands))), persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
         level = waveform.abs().amax(dim=1, keepdim=True).clamp(min=1e-9)

@@ -101,7 +101,7 @@ def write_reasoning(
     """One or two sentences on the cues and a clause on what they suggest; 15-45 words for 3 to 6 cues.
 
     Args:
-        cue_levels: Cue name to level, the surest first; at least one.
+        cue_levels: Cue name to level, in the order of the text; at least one.
         candidates: Emotions that such cues alone would suggest, the likeliest first; the first two are named.
         label: The true emotion; it is named only as one of the candidates.
         rng: Source of all variety.
@@ -148,10 +148,7 @@ def variety_report(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def _describe(cue_levels: Mapping[str, str], rng: np.random.Generator) -> str:
-    # The surest cues tend to come first, but not always in the same order.
-    places = np.argsort(np.arange(len(cue_levels)) + rng.uniform(0.0, 2.0, len(cue_levels)))
-    ordered = [list(cue_levels.items())[place] for place in places]
-    phrases = [_pick(PHRASES[cue][level], rng) for cue, level in ordered]
+    phrases = [_pick(PHRASES[cue][level], rng) for cue, level in cue_levels.items()]
     skeleton = _pick(_SKELETONS if len(phrases) > 1 else _SKELETON_OF_ONE, rng)
     first = phrases[0]
     return skeleton.format(all=_join(phrases), first=first, First=first[0].upper() + first[1:], rest=_join(phrases[1:]))

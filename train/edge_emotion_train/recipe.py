@@ -94,7 +94,7 @@ def train_model(
         table,
         config.labels,
         ("emodb",),
-        SpeakingRule(config.confidence, config.fewest_cues, config.most_cues),
+        SpeakingRule(config.always_cues, config.confidence, config.fewest_cues, config.most_cues),
         config.texts_per_row,
         seed,
     )
