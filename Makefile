@@ -69,5 +69,5 @@ $(VENV)/.dev: $(VENV)/.device
 	  echo "training, export and their tests need Python >= 3.11, but $(VENV) has $$($(BIN)/python --version); rm -r $(VENV) and try PYTHON=python3.12 make test" >&2; exit 1; }
 	@echo "==> installing training, export and development tools (torch and friends: a few minutes)"
 	@$(PIP_INSTALL) -q pip  # the pinned one: dependency groups need pip >= 25.1
-	@$(PIP_INSTALL) -q -e ".[train,export]" --group dev
+	@$(PIP_INSTALL) -q -e ".[train,export,ray]" --group dev
 	@touch $@

@@ -1,0 +1,1 @@
+"""The data engine: recordings to measured, levelled, explained and checked emotion data (`edge-emotion label`)."""
