@@ -1,7 +1,7 @@
 """The rows of every training view, and `read_view`, which loads them.
 
-A view is a folder: `train.jsonl`, `validation.jsonl`, `test.jsonl` with one row a line, `view.json` (counts, seed, hashes,
-proof of the split) and, where the view makes sound of its own, `audio/`. Every row has
+A view is a folder: `train.jsonl`, `validation.jsonl`, `test.jsonl` with one row a line, `view.json` (counts, seed,
+hashes, proof of the split) and, where the view makes sound of its own, `audio/`. Every row has
 
     id        unique in the view
     task      `pitch_level`, `energy_level`, `speed_level`, `intonation`, `stress`, `order_pitch`, `order_energy`,
