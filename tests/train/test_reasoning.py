@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +11,8 @@ from hypothesis import strategies as st
 from edge_emotion.claims import parse_claims
 from edge_emotion.cues import CUES
 from edge_emotion.labels import EMOTIONS
-from edge_emotion_train.reasoning import MAX_WORDS, MIN_WORDS, CueEmotionTable, variety_report, write_reasoning
+from edge_emotion_train.reasoning import MAX_WORDS, MIN_WORDS, CueEmotionTable, write_reasoning
+from edge_emotion_train.variety import self_bleu, split_sentences, variety_report
 
 LEVELS = {cue.name: cue.levels for cue in CUES}
 
@@ -86,11 +90,42 @@ def test_the_variety_report_counts():
         "texts": 2,
         "distinct_1": 3 / 5,
         "distinct_2": 2 / 3,
+        "self_bleu": self_bleu(["A b. A b.", "C."]),
         "identical_share": 2 / 3,
         "mean_words": 2.5,
         "vocabulary": 3,
     }
     assert variety_report([])["mean_words"] == 0.0
+
+
+def test_self_bleu_compares_each_text_with_the_others():
+    alike, different = ["the pace is slow and even"] * 3, ["a b c d e", "f g h i j", "k l m n o"]
+    assert self_bleu(alike) == pytest.approx(1.0)
+    assert self_bleu(different) == pytest.approx((0.1**4 / (5 * 4 * 3 * 2)) ** 0.25)
+    half = self_bleu(["a b c d e f", "a b c d x y"])
+    # 4 of 6 words, 3 of 5 pairs, 2 of 4 triples and 1 of 3 quadruples are the other's.
+    assert half == pytest.approx((4 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25)
+    # A word counts only as often as one other text has it.
+    assert self_bleu(["a a a a", "a b"]) == pytest.approx(
+        ((1 / 4 * 0.1 / 3 * 0.1 / 2 * 0.1) ** 0.25 + math.exp(1 - 4 / 2) * (1 / 2 * 0.1 / 1 * 0.1 * 0.1) ** 0.25) / 2
+    )
+    assert self_bleu(["alone"]) is None
+    many = [f"text {n} of many" for n in range(900)]
+    assert self_bleu(many, most=100) == self_bleu(many[::9])
+
+
+def test_sentences_end_outside_quotations():
+    text = "I hear this. “Stop! Go. Away” is said! It ends?\nA list 2.5 long"
+    assert split_sentences(text) == ["I hear this.", "“Stop! Go. Away” is said!", "It ends?", "A list 2.5 long"]
+    assert split_sentences("\u4ed6\u8bf4\u3002\u597d\u3002") == ["\u4ed6\u8bf4\u3002", "\u597d\u3002"]
+    assert split_sentences('He says "No. Never." Then more.') == ['He says "No. Never."', "Then more."]
+
+
+def test_a_table_survives_json():
+    table = CueEmotionTable(0.5).fit([{"tone": "sharp"}, {"tone": "soft"}], ["anger", "sadness"])
+    again = CueEmotionTable.from_dict(json.loads(json.dumps(table.to_dict())))
+    assert again.rank({"tone": "soft"}) == table.rank({"tone": "soft"})
+    assert again.log_likelihoods("tone", "soft") == table.log_likelihoods("tone", "soft")
 
 
 def test_the_table_follows_bayes_with_laplace_smoothing():

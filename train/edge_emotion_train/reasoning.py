@@ -6,9 +6,7 @@ levels that were put in. Which phrase says a level depends on the generator alon
 
 from __future__ import annotations
 
-import itertools
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -42,7 +40,8 @@ _UNSETTLED = (
     "Alone this would suggest {names}, yet the whole voice does not settle there.",
 )
 _OPEN = ("Nothing here points to one feeling alone.", "These cues alone do not point to one feeling.")
-_MOODS = {"neutral": "a neutral mood"}
+MOODS: Mapping[str, str] = {"neutral": "a neutral mood"}
+"""How a text says an emotion where its name alone does not do."""
 
 
 class CueEmotionTable:
@@ -75,6 +74,29 @@ class CueEmotionTable:
                     self._log_likelihood.setdefault((cue.name, level), {})[label] = math.log(share)
         return self
 
+    def log_likelihoods(self, cue: str, level: str) -> Mapping[str, float]:
+        """Natural logarithm of how often each emotion has this level of this cue.
+
+        Raises:
+            ValueError: The cue or its level is unknown.
+        """
+        if (cue, level) not in self._log_likelihood:
+            raise ValueError(f"unknown cue and level {(cue, level)}; cues are {', '.join(CUE_BY_NAME)}")
+        return self._log_likelihood[cue, level]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types for JSON."""
+        likelihoods = [[cue, level, values] for (cue, level), values in self._log_likelihood.items()]
+        return {"smoothing": self.smoothing, "labels": list(self.labels), "log_likelihoods": likelihoods}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> CueEmotionTable:
+        """Inverse of `to_dict`."""
+        table = cls(float(data["smoothing"]))
+        table.labels = tuple(data["labels"])
+        table._log_likelihood = {(cue, level): dict(values) for cue, level, values in data["log_likelihoods"]}
+        return table
+
     def rank(self, levels: Mapping[str, str]) -> list[tuple[str, float]]:
         """Emotions with their probabilities, the likeliest first.
 
@@ -84,10 +106,8 @@ class CueEmotionTable:
         if not self.labels:
             raise ValueError("fit the table before ranking")
         scores = dict.fromkeys(self.labels, 0.0)
-        for pair in levels.items():
-            if pair not in self._log_likelihood:
-                raise ValueError(f"unknown cue and level {pair}; cues are {', '.join(CUE_BY_NAME)}")
-            for label, value in self._log_likelihood[pair].items():
+        for cue, level in levels.items():
+            for label, value in self.log_likelihoods(cue, level).items():
                 scores[label] += value
         peak = max(scores.values())
         powers = {label: math.exp(score - peak) for label, score in scores.items()}
@@ -124,46 +144,27 @@ def write_reasoning(
     return min(drafts, key=lambda draft: max(MIN_WORDS - len(draft.split()), len(draft.split()) - MAX_WORDS))
 
 
-def variety_report(texts: Sequence[str]) -> dict[str, Any]:
-    """How varied texts are.
-
-    Returns:
-        `distinct_1` and `distinct_2` (different words and word pairs per word and pair written), `identical_share`
-        (share of sentences that occur more than once), `mean_words`, `vocabulary` (different words) and `texts`.
-    """
-    words = [re.findall(r"[\w'-]+", text.lower()) for text in texts]
-    singles = [word for listed in words for word in listed]
-    pairs = [pair for listed in words for pair in itertools.pairwise(listed)]
-    sentences = [part.strip() for text in texts for part in re.split(r"(?<=[.!?])\s+", text) if part.strip()]
-    counts = Counter(sentences)
-    repeated = sum(count for count in counts.values() if count > 1)
-    return {
-        "texts": len(texts),
-        "distinct_1": len(set(singles)) / max(1, len(singles)),
-        "distinct_2": len(set(pairs)) / max(1, len(pairs)),
-        "identical_share": repeated / max(1, len(sentences)),
-        "mean_words": len(singles) / max(1, len(texts)),
-        "vocabulary": len(set(singles)),
-    }
-
-
 def _describe(cue_levels: Mapping[str, str], rng: np.random.Generator) -> str:
-    phrases = [_pick(PHRASES[cue][level], rng) for cue, level in cue_levels.items()]
-    skeleton = _pick(_SKELETONS if len(phrases) > 1 else _SKELETON_OF_ONE, rng)
+    phrases = [pick(PHRASES[cue][level], rng) for cue, level in cue_levels.items()]
+    skeleton = pick(_SKELETONS if len(phrases) > 1 else _SKELETON_OF_ONE, rng)
     first = phrases[0]
-    return skeleton.format(all=_join(phrases), first=first, First=first[0].upper() + first[1:], rest=_join(phrases[1:]))
+    return skeleton.format(
+        all=join_phrases(phrases), first=first, First=first[0].upper() + first[1:], rest=join_phrases(phrases[1:])
+    )
 
 
 def _interpret(candidates: Sequence[str], label: str, rng: np.random.Generator) -> str:
     if not candidates:
-        return _pick(_OPEN, rng)
-    names = " or ".join(_MOODS.get(name, name) for name in candidates)
-    return _pick(_FITTING if label in candidates else _UNSETTLED, rng).format(names=names)
+        return pick(_OPEN, rng)
+    names = " or ".join(MOODS.get(name, name) for name in candidates)
+    return pick(_FITTING if label in candidates else _UNSETTLED, rng).format(names=names)
 
 
-def _join(phrases: Sequence[str]) -> str:
+def join_phrases(phrases: Sequence[str]) -> str:
+    """Phrases as "a, b and c"."""
     return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}" if phrases else ""
 
 
-def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
+def pick(options: Sequence[str], rng: np.random.Generator) -> str:
+    """One of the options, each as likely."""
     return options[int(rng.integers(len(options)))]
