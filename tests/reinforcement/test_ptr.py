@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -102,6 +102,7 @@ def groups(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
     return torch.tensor(reasoning), torch.tensor(right)
 
 
+@settings(deadline=None)
 @given(groups())
 def test_trust_lies_between_its_bounds(group: tuple[Tensor, Tensor]) -> None:
     trust = group_trust(*group)
@@ -109,6 +110,7 @@ def test_trust_lies_between_its_bounds(group: tuple[Tensor, Tensor]) -> None:
     assert bool((trust >= math.exp(-(1.0 - LEAST_REASONING)) - 1e-6).all())
 
 
+@settings(deadline=None)
 @given(groups(), st.randoms())
 def test_the_order_within_a_group_does_not_matter(group: tuple[Tensor, Tensor], random: Random) -> None:
     reasoning, right = group
@@ -120,6 +122,7 @@ def test_the_order_within_a_group_does_not_matter(group: tuple[Tensor, Tensor], 
     torch.testing.assert_close(shuffled, totals[:, order])
 
 
+@settings(deadline=None)
 @given(groups(), st.floats(0.0, 0.5))
 def test_trust_grows_with_right_reasoning_and_falls_with_wrong(group: tuple[Tensor, Tensor], more: float) -> None:
     reasoning, right = group
@@ -128,6 +131,7 @@ def test_trust_grows_with_right_reasoning_and_falls_with_wrong(group: tuple[Tens
     assert bool((group_trust(reasoning + more * ~right, right) <= trust + 1e-6).all())
 
 
+@settings(deadline=None)
 @given(groups(), st.floats(0.0, 1.0))
 def test_a_right_answer_always_beats_a_wrong_one(group: tuple[Tensor, Tensor], schedule: float) -> None:
     """At the paper's weights no reasoning makes up for a wrong answer, whatever trust and schedule."""
@@ -159,6 +163,7 @@ def test_always_is_on_from_the_first_batch() -> None:
     assert (schedule.weight, schedule.update(0.0)) == (1.0, 1.0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.0, 1.0), max_size=12), st.lists(st.floats(0.0, 1.0), max_size=12))
 def test_a_restored_schedule_goes_on_as_if_never_stopped(before: list[float], after: list[float]) -> None:
     whole, first, second = (ProgressiveSchedule("ramp", 0.6, window=4, ramp=5) for _ in range(3))
