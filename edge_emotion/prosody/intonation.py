@@ -59,10 +59,8 @@ def describe_intonation(f0_hz: np.ndarray, voiced: np.ndarray) -> Intonation | N
     """
     if voiced.sum() < FEWEST_FRAMES:
         return None
-    lower, median, upper = np.percentile(f0_hz[voiced], (25, 50, 75))
-    kept = voiced & (f0_hz >= LOWEST_OF_LOWER_QUARTILE * lower) & (f0_hz <= HIGHEST_OF_UPPER_QUARTILE * upper)
-    if kept.sum() < FEWEST_FRAMES:
-        kept = voiced
+    median = np.median(f0_hz[voiced])
+    kept = usable_frames(f0_hz, voiced)
     p5, p95 = np.percentile(f0_hz[kept], (5, 95))
     time_s = np.flatnonzero(kept) * FRAME_S
     semitones = 12.0 * np.log2(f0_hz[kept] / median)
@@ -77,6 +75,13 @@ def describe_intonation(f0_hz: np.ndarray, voiced: np.ndarray) -> Intonation | N
         voiced_s=len(time_s) * FRAME_S,
         span_s=float(time_s[-1] - time_s[0]),
     )
+
+
+def usable_frames(f0_hz: np.ndarray, voiced: np.ndarray) -> np.ndarray:
+    """(frames,) the voiced frames whose pitch is taken for the voice's own; all of them where too few would be left."""
+    lower, upper = np.percentile(f0_hz[voiced], (25, 75))
+    kept = voiced & (f0_hz >= LOWEST_OF_LOWER_QUARTILE * lower) & (f0_hz <= HIGHEST_OF_UPPER_QUARTILE * upper)
+    return kept if kept.sum() >= FEWEST_FRAMES else voiced
 
 
 def _robust_slope(time_s: np.ndarray, semitones: np.ndarray) -> float:

@@ -1,0 +1,216 @@
+"""The shape of an utterance's melody: which way it goes as a whole, or that it goes nowhere, and how sure that is.
+
+A line with one bend is fitted to the voiced frames at their real times, so a pause is a gap and no valley. Stretches
+that leap by an octave are folded back first, and what still lies far off counts less (Huber 1964). What the melody does
+beside that line, its accents, says how uncertain the line is: the confidence is the share of equally likely lines that
+have the same shape.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_emotion.prosody.intonation import FEWEST_FRAMES, usable_frames
+from edge_emotion.prosody.records import Contour
+from edge_emotion.speech import FRAME_S
+
+SHAPES = ("rising", "falling", "rising-falling", "falling-rising", "flat", "expressive")
+# About the least that listeners call a rise, a fall or a turn of a whole utterance.
+LEAST_CHANGE_ST = 2.0
+LEAST_TURN_ST = 2.0
+# Of melodies that go nowhere: with a wider range than this they are expressive, else flat.
+EXPRESSIVE_RANGE_ST = 6.0
+RANGE_UNCERTAINTY_ST = 0.75
+# A melody of which the line explains less than this swings about it rather than follow it.
+LEAST_EXPLAINED = 0.2
+EXPLAINED_UNCERTAINTY = 0.04
+SHORTEST_SPAN_S = 0.3
+LEAST_VOICED_S = 0.25
+LEAST_CONFIDENCE = 0.5
+
+LONGEST_GAP_S = 0.3
+BENDS = np.linspace(0.2, 0.8, 25)
+MOST_POINTS = 400
+HUBER_ST = 2.0
+HUBER_ROUNDS = 5
+# Neighbouring frames are no independent evidence: each stretch of the melody on one side of the line counts once, and
+# no stretch shorter than about half an accent does.
+SHORTEST_WAVE_S = 0.12
+SAMPLED_LINES = 512
+# A stretch of voice is an octave off when folding it back brings it this near to its neighbours.
+OCTAVE_ST = 12.0
+LEAP_ST = 6.0
+OCTAVE_TOLERANCE_ST = 4.0
+NEIGHBOURHOOD_S = 0.3
+
+
+@dataclass(frozen=True)
+class ContourShape:
+    """How the melody moves.
+
+    Attributes:
+        shape: One of `SHAPES`; None where it cannot be told.
+        confidence: 0..1.
+        reason: Why there is no shape: "too short", "insufficient voiced" or "uncertain"; None where there is one.
+    """
+
+    shape: str | None
+    confidence: float
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class MelodyLine:
+    """A line with one bend through the melody of an utterance.
+
+    Attributes:
+        values_st: (3,) its values at the start, the bend and the end, semitones re the utterance's median F0.
+        bend_position: Where it bends, 0.2 to 0.8 of the time from the first to the last voiced frame.
+        covariance: (3, 3) of the three values, from what the melody does beside the line.
+        explained: Share of the melody's variance that the line explains, 0..1.
+        range_st: From the 5th to the 95th percentile of the pitch itself, in semitones.
+        voiced_s: Voiced time that this rests on.
+        span_s: Time from the first to the last voiced frame.
+    """
+
+    values_st: np.ndarray
+    bend_position: float
+    covariance: np.ndarray
+    explained: float
+    range_st: float
+    voiced_s: float
+    span_s: float
+
+    @property
+    def change_st(self) -> float:
+        """From the start to the end, in semitones."""
+        return float(self.values_st[2] - self.values_st[0])
+
+    @property
+    def turn_st(self) -> float:
+        """Depth of the turn: how far the bend lies above (> 0) or below (< 0) both ends; 0 where it lies between."""
+        return float(_turn_st(self.values_st[None])[0])
+
+
+def describe_shape(contour: Contour) -> ContourShape:
+    """Tell the shape of the melody.
+
+    Args:
+        contour: From `measure_prosody`; F0 is NaN where there is no voice.
+    """
+    voiced = np.isfinite(contour.f0_hz)
+    spoken = np.flatnonzero(np.isfinite(contour.intensity_db) & (contour.intensity_db > -149.0))
+    if len(spoken) * FRAME_S < SHORTEST_SPAN_S:
+        return ContourShape(None, 0.0, "too short")
+    line = fit_melody(contour.f0_hz, voiced)
+    if line is None or line.voiced_s < LEAST_VOICED_S or line.span_s < SHORTEST_SPAN_S:
+        return ContourShape(None, 0.0, "insufficient voiced")
+    shape, confidence = _most_likely(line)
+    if confidence < LEAST_CONFIDENCE:
+        return ContourShape(None, confidence, "uncertain")
+    return ContourShape(shape, confidence)
+
+
+def fit_melody(f0_hz: np.ndarray, voiced: np.ndarray) -> MelodyLine | None:
+    """Fit a line with one bend to the melody.
+
+    Args:
+        f0_hz: (frames,) pitch of each 10 ms frame.
+        voiced: (frames,) bool, frames that count; elsewhere `f0_hz` means nothing.
+
+    Returns:
+        None if fewer than 3 frames count.
+    """
+    if voiced.sum() < FEWEST_FRAMES:
+        return None
+    folded_hz = fold_octaves(f0_hz, voiced)
+    kept = np.flatnonzero(usable_frames(folded_hz, voiced))
+    semitones = 12.0 * np.log2(folded_hz[kept] / np.median(folded_hz[kept]))
+    low, high = np.percentile(semitones, (5, 95))
+    voiced_s = len(kept) * FRAME_S
+    # In a longer gap nobody speaks: it must not weigh as if the melody had rested there.
+    steps_s = np.minimum(np.diff(kept) * FRAME_S, LONGEST_GAP_S)
+    time_s = np.concatenate([[0.0], np.cumsum(steps_s)])
+    points = np.linspace(0, len(kept) - 1, min(len(kept), MOST_POINTS)).round().astype(int)
+    position = time_s[points] / max(time_s[-1], FRAME_S)
+    most_waves = max(1.0, voiced_s / SHORTEST_WAVE_S)
+    values, bend, covariance, explained = _fit_bent_line(position, semitones[points], most_waves)
+    return MelodyLine(values, bend, covariance, explained, float(high - low), voiced_s, float(time_s[-1]))
+
+
+def _fit_bent_line(
+    position: np.ndarray, semitones: np.ndarray, most_waves: float
+) -> tuple[np.ndarray, float, np.ndarray, float]:
+    """Values at start, bend and end; the bend; their covariance; share explained. All bends are tried at once."""
+    bends = BENDS[:, None]
+    before = np.clip(position / bends, 0.0, 1.0)
+    after = np.clip((position - bends) / (1.0 - bends), 0.0, 1.0)
+    # (bends, points, 3): how much each point takes from the values at the start, the bend and the end.
+    basis = np.stack([1.0 - before, before - after, after], axis=2)
+    weights = np.ones((len(BENDS), len(position)))
+    # Ends without points are held by the mean, weakly.
+    ridge = 1e-3 * np.eye(3)
+    for _ in range(HUBER_ROUNDS):
+        gram = np.einsum("bpi,bp,bpj->bij", basis, weights, basis) + ridge
+        values = np.linalg.solve(gram, np.einsum("bpi,bp,p->bi", basis, weights, semitones)[..., None])[..., 0]
+        beside = semitones - np.einsum("bpi,bi->bp", basis, values)
+        distance = np.abs(beside)
+        weights = np.minimum(1.0, HUBER_ST / np.maximum(distance, 1e-9))
+    loss = (weights * distance**2).sum(axis=1) / weights.sum(axis=1)
+    best = int(loss.argmin())
+    waves = min(most_waves, 1.0 + np.count_nonzero(np.diff(beside[best] > 0.0)))
+    variance = loss[best] * len(position) / waves
+    around = semitones - np.average(semitones, weights=weights[best])
+    total = float(np.average(around**2, weights=weights[best]))
+    explained = max(0.0, 1.0 - float(loss[best]) / total) if total > 0.0 else 0.0
+    return values[best], float(BENDS[best]), np.linalg.inv(gram[best]) * variance, explained
+
+
+def _most_likely(line: MelodyLine) -> tuple[str, float]:
+    """The shape that most of the equally likely lines have, and their share."""
+    spread = np.linalg.cholesky(line.covariance + 1e-9 * np.eye(3))
+    values = line.values_st + _normal_draws()[:, :3] @ spread.T
+    range_st = line.range_st + RANGE_UNCERTAINTY_ST * _normal_draws()[:, 3]
+    turn, change = _turn_st(values), values[:, 2] - values[:, 0]
+    still = np.where(range_st > EXPRESSIVE_RANGE_ST, 5, 4)
+    way = np.where(change >= LEAST_CHANGE_ST, 0, np.where(change <= -LEAST_CHANGE_ST, 1, still))
+    shape = np.where(turn >= LEAST_TURN_ST, 2, np.where(turn <= -LEAST_TURN_ST, 3, way))
+    explained = line.explained + EXPLAINED_UNCERTAINTY * _normal_draws()[:, 4]
+    shape = np.where((explained < LEAST_EXPLAINED) & (still == 5), 5, shape)
+    share = np.bincount(shape, minlength=len(SHAPES)) / SAMPLED_LINES
+    return SHAPES[int(share.argmax())], float(share.max())
+
+
+def _turn_st(values_st: np.ndarray) -> np.ndarray:
+    """(lines,) signed depth of the turn of (lines, 3) values."""
+    start, bend, end = values_st[:, 0], values_st[:, 1], values_st[:, 2]
+    return np.maximum(bend - np.maximum(start, end), 0.0) + np.minimum(bend - np.minimum(start, end), 0.0)
+
+
+@functools.cache
+def _normal_draws() -> np.ndarray:
+    """(lines, 5) always the same: a clip's confidence must not depend on what was measured before it."""
+    return np.random.default_rng(0).standard_normal((SAMPLED_LINES, 5))
+
+
+def fold_octaves(f0_hz: np.ndarray, voiced: np.ndarray) -> np.ndarray:
+    """Pitch with stretches that lie an octave off their neighbours folded back, the shortest first."""
+    frames = np.flatnonzero(voiced)
+    semitones = 12.0 * np.log2(f0_hz[frames])
+    leaps = (np.diff(frames) > 1) | (np.abs(np.diff(semitones)) > LEAP_ST)
+    stretches = np.split(np.arange(len(frames)), np.flatnonzero(leaps) + 1)
+    reach = round(NEIGHBOURHOOD_S / FRAME_S)
+    for stretch in sorted(stretches, key=len):
+        near = (frames >= frames[stretch[0]] - reach) & (frames <= frames[stretch[-1]] + reach)
+        near[stretch] = False
+        if near.sum() < max(FEWEST_FRAMES, len(stretch)):
+            continue
+        offset = np.median(semitones[stretch]) - np.median(semitones[near])
+        if abs(abs(offset) - OCTAVE_ST) < OCTAVE_TOLERANCE_ST:
+            semitones[stretch] -= np.sign(offset) * OCTAVE_ST
+    folded = f0_hz.copy()
+    folded[frames] = 2.0 ** (semitones / 12.0)
+    return folded
