@@ -22,7 +22,7 @@ CUE_NAMES = ("pitch peak", "pitch rise", "loudness", "length")
 # From `benchmarks/word_stress.py`: of the cues in standard deviations, and from their sum to listeners' scores of 0..1.
 WEIGHTS = (0.68, 0.19, 0.87, 0.47)
 SLOPE, INTERCEPT = 0.68, -0.92
-# Of the words above it, three in four have a score of listeners of 1.5 or more of 3, and three in four of those are above.
+# Three in four of the words above it have a score of 1.5 or more of 3 from listeners; of all those, three in four are.
 STRESSED_ABOVE = 0.4
 # Words beside a word, on either side, that it is compared with.
 NEIGHBOURS = 7
