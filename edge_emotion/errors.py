@@ -31,5 +31,9 @@ class CorpusError(EdgeEmotionError):
     """A corpus folder that does not look as its reader expects."""
 
 
+class LabellingError(EdgeEmotionError):
+    """A step of the data engine that cannot run or go on; what is done is kept."""
+
+
 class ExportError(EdgeEmotionError):
     """An artefact that failed its parity gate or would overwrite another."""
