@@ -53,7 +53,7 @@ def export_gguf(
     """
     if quantisation not in QUANTISATIONS:
         raise ExportError(f"unknown quantisation {quantisation!r}; choose from {', '.join(QUANTISATIONS)}")
-    end = _check_tokenizer(tokenizer, end_token)
+    end = check_tokenizer(tokenizer, end_token)
     partial = path.with_name(path.name + ".partial")
     writer = gguf.GGUFWriter(partial, ARCHITECTURE)
     _add_sizes(writer, language_model, quantisation)
@@ -62,7 +62,7 @@ def export_gguf(
             writer.add_string(key, value)
         else:
             writer.add_array(key, value)
-    _add_tokenizer(writer, tokenizer, language_model.config.vocab_size, end)
+    add_tokenizer(writer, tokenizer, language_model.config.vocab_size, end)
     _add_tensors(writer, language_model, quantisation)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -96,12 +96,21 @@ def _key_value_heads(language_model: LlamaForCausalLM) -> int:
     return config.num_key_value_heads or config.num_attention_heads
 
 
-def _check_tokenizer(tokenizer: Tokenizer, end_token: str) -> int:
-    """Refuses what llama.cpp would silently tokenise otherwise than the Hugging Face library; the end token's id."""
+def check_tokenizer(tokenizer: Tokenizer, end_token: str, normaliser: str | None = None) -> int:
+    """Refuses what llama.cpp would silently tokenise otherwise than the Hugging Face library; the end token's id.
+
+    Args:
+        tokenizer: The tokenizer.
+        end_token: Token that ends a text.
+        normaliser: Kind of normaliser that may be there, because every text this project gives it is in that form.
+
+    Raises:
+        ExportError: It cannot be written for llama.cpp.
+    """
     stored = json.loads(tokenizer.to_str())
     if stored["model"]["type"] != "BPE" or stored["model"].get("byte_fallback"):
         raise ExportError("only byte-level BPE tokenizers can be written as llama.cpp's `gpt2` model")
-    if stored["normalizer"] is not None:
+    if stored["normalizer"] is not None and stored["normalizer"].get("type") != normaliser:
         raise ExportError("the tokenizer has a normaliser, which llama.cpp would not apply; train it without one")
     missing = [byte for byte in pre_tokenizers.ByteLevel.alphabet() if tokenizer.token_to_id(byte) is None]
     if missing:
@@ -115,7 +124,8 @@ def _check_tokenizer(tokenizer: Tokenizer, end_token: str) -> int:
     return end
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, vocabulary: int, end: int) -> None:
+def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, vocabulary: int, end: int) -> None:
+    """Writes tokens, their kinds and merges; `vocabulary` may be larger than the tokenizer, `end` ends a text."""
     texts = {identity: text for text, identity in tokenizer.get_vocab(with_added_tokens=True).items()}
     if max(texts) >= vocabulary:
         raise ExportError(f"the tokenizer has ids up to {max(texts)}, the model only {vocabulary} rows")
