@@ -22,7 +22,7 @@ class Claim:
     """One acoustic statement of a text.
 
     Attributes:
-        cue: Name of a cue in `CUES`, or "loudness", which is understood but cannot be checked.
+        cue: Name of a cue in `CUES`.
         level: The level stated.
         start: First character of the statement in the text.
         end: Character after its last; spans of one text never overlap.
@@ -43,10 +43,10 @@ class CheckedClaim:
     Attributes:
         claim: The claim.
         verdict: `supported` within the cue's uncertainty of the stated level, else `contradicted`; `not measurable`
-            where the recording, or its unknown gain, gives no reliable value.
+            where the recording gives no reliable value, or the thresholds have no cuts for the cue.
         measured_value: In `unit`, None when not measurable.
         measured_level: The level of the measured value, None when not measurable.
-        unit: Unit of the measure, empty when the cue has none.
+        unit: Unit of the measure.
         reason: The verdict in words.
     """
 
@@ -88,10 +88,7 @@ def faithfulness(checked: Sequence[CheckedClaim]) -> float | None:
 
 
 def _check(claim: Claim, prosody: Prosody, thresholds: Thresholds) -> CheckedClaim:
-    cue = CUE_BY_NAME.get(claim.cue)
-    if cue is None:
-        reason = "a recording does not tell how loud the voice was: the microphone's gain is unknown"
-        return CheckedClaim(claim, "not measurable", None, None, "", reason)
+    cue = CUE_BY_NAME[claim.cue]
     value, reason = _measured(cue, prosody, thresholds)
     if value is None:
         return CheckedClaim(claim, "not measurable", None, None, cue.unit, reason)
@@ -110,7 +107,7 @@ def _measured(cue: Cue, prosody: Prosody, thresholds: Thresholds) -> tuple[float
     """The value a claim of this cue is checked against, or None and why there is none."""
     measure = prosody.measures.get(cue.measure)
     if cue.name not in thresholds.cuts:
-        return None, f"no thresholds for {cue.name}"
+        return None, cue.unknown_without_cuts or f"no thresholds for {cue.name}"
     if measure is None or measure.value is None or not math.isfinite(measure.value):
         return None, (measure.reason if measure else None) or f"{cue.measure} could not be measured"
     if measure.reliability < MIN_RELIABILITY:

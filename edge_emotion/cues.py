@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+# A melody turns where it bends by this many semitones against both its ends: about the least that is heard as a turn.
+LEAST_TURN_ST = 2.0
+
 
 @dataclass(frozen=True)
 class Cue:
@@ -25,6 +28,9 @@ class Cue:
         uncertainty: How far a measured value may be from the truth, on `scale`. A claim within it of a threshold is not
             contradicted.
         scale: `linear` in `unit`, or `semitones` (12 log2 of the ratio) where listeners hear ratios.
+        fixed_cuts: Cut points that hold for every voice, because the level is no comparison with other voices; empty
+            where it is one. They count only where `Thresholds` hold them.
+        unknown_without_cuts: Why nothing can be said where `Thresholds` hold no cuts; empty for the plain reason.
     """
 
     name: str
@@ -33,6 +39,8 @@ class Cue:
     levels: tuple[str, ...]
     uncertainty: float
     scale: Literal["linear", "semitones"] = "linear"
+    fixed_cuts: tuple[float, ...] = ()
+    unknown_without_cuts: str = ""
 
     def position(self, value: float) -> float:
         """The value on the cue's own scale: itself, or semitones above 100 Hz."""
@@ -50,8 +58,27 @@ CUES: tuple[Cue, ...] = (
     Cue("clarity", "hnr_db", "dB", ("rough", "mixed", "clear"), 0.75),
     Cue("dynamics", "energy_std_db", "dB", ("even", "moderate", "strong"), 0.4),
     Cue("pauses", "pause_share", "1", ("none", "some", "many"), 0.02),
+    # A turn is deep enough to be one, or there is none, whoever speaks (`prosody.contour_shape`).
+    Cue(
+        "pitch_turn",
+        "f0_turn_st",
+        "st",
+        ("falling-rising", "straight", "rising-falling"),
+        1.0,
+        fixed_cuts=(-LEAST_TURN_ST, LEAST_TURN_ST),
+    ),
+    # Only against a speaker's own recordings of one gain, or a calibrated level.
+    Cue(
+        "loudness",
+        "level_dbfs",
+        "dBFS",
+        ("quiet", "medium", "loud"),
+        1.0,
+        unknown_without_cuts="a recording does not tell how loud the voice was: the microphone's gain is unknown",
+    ),
 )
 CUE_BY_NAME: Mapping[str, Cue] = {cue.name: cue for cue in CUES}
+FIXED_CUTS: Mapping[str, tuple[float, ...]] = {cue.name: cue.fixed_cuts for cue in CUES if cue.fixed_cuts}
 
 
 @dataclass(frozen=True)

@@ -118,11 +118,15 @@ class _Phrases:
     def match(self, words: _Words, place: int) -> tuple[int, Meaning | None] | None:
         """Place after the longest phrase that begins here, and its meaning."""
         for parts, meaning in self._by_first.get(words.at(place).text, ()):
-            if len(parts) == 1 or all(
-                words.has(place + offset, (part,)) for offset, part in enumerate(parts[1:], start=1)
-            ):
+            if all(_follows(words, place + offset, part) for offset, part in enumerate(parts[1:], start=1)):
                 return place + len(parts), meaning
         return None
+
+
+def _follows(words: _Words, place: int, part: str) -> bool:
+    """Whether a part of a phrase stands here; before "then" there may be a comma."""
+    word = words.at(place)
+    return word.text == part and (word.gap == "space" or (part == "then" and word.gap == "comma"))
 
 
 def _plain(listed: str) -> _Phrases:
@@ -325,7 +329,7 @@ def _quality(words: _Words, place: int, phrases: _Phrases) -> tuple[int, Meaning
 
 
 def _strengthened(meaning: Meaning | None) -> Meaning | None:
-    if meaning is not None and meaning[0] in CUE_BY_NAME and f"very {meaning[1]}" in CUE_BY_NAME[meaning[0]].levels:
+    if meaning is not None and f"very {meaning[1]}" in CUE_BY_NAME[meaning[0]].levels:
         return meaning[0], f"very {meaning[1]}"
     return meaning
 
@@ -333,7 +337,7 @@ def _strengthened(meaning: Meaning | None) -> Meaning | None:
 def _between(first: Meaning | None, second: Meaning | None) -> Meaning | None:
     if first is None or second is None or first[0] != second[0] or first[1] == second[1]:
         return None
-    levels = CUE_BY_NAME[first[0]].levels if first[0] in CUE_BY_NAME else wording.UNCHECKABLE[first[0]]
+    levels = CUE_BY_NAME[first[0]].levels
     return first[0], levels[len(levels) // 2]
 
 

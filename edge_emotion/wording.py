@@ -1,8 +1,7 @@
 """How people say the levels of each cue: the writer's own phrases, and the wider lexicon the claim parser understands.
 
 Pure data. `PHRASES` is what a model of this project is taught to say, kept to few distinct words because a language
-model of a few million parameters must learn them; `SUBJECTS` and `EXPRESSIONS` are what anybody may say. No phrase
-speaks of loudness as such: a microphone's gain is unknown.
+model of a few million parameters must learn them; `SUBJECTS` and `EXPRESSIONS` are what anybody may say.
 """
 
 from __future__ import annotations
@@ -53,10 +52,25 @@ PHRASES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "some": ("some pauses", "a few pauses", "occasional pauses"),
         "many": ("many pauses", "frequent pauses", "numerous pauses"),
     },
+    "pitch_turn": {
+        "falling-rising": (
+            "a melody that falls and then rises",
+            "a falling and then rising melody",
+            "a melody that drifts down and then up",
+        ),
+        "straight": ("a straight melody", "a melody that stays straight", "a melody that goes one way"),
+        "rising-falling": (
+            "a melody that rises and then falls",
+            "a rising and then falling melody",
+            "a melody that drifts up and then down",
+        ),
+    },
+    "loudness": {
+        "quiet": ("a quiet voice", "low loudness", "a low volume"),
+        "medium": ("medium loudness", "ordinary loudness", "a medium volume"),
+        "loud": ("a loud voice", "high loudness", "a high volume"),
+    },
 }
-
-# Loudness is understood, so that a text's claims of it are seen, but no measure can check it: the gain is unknown.
-UNCHECKABLE: Mapping[str, tuple[str, ...]] = {"loudness": ("quiet", "medium", "loud")}
 
 Words = Mapping[tuple[str, str], str]
 """(cue, level) to its words, separated by `|`; a space in a word also stands for a hyphen."""
@@ -83,17 +97,43 @@ def _products(heads: str, links: str, tails: str) -> str:
     )
 
 
+def _sequences(first: str, second: str, links: str) -> str:
+    return "|".join(
+        [_products(first, links, second), _products("first " + first.replace("|", "|first "), links, second)]
+    )
+
+
 _FALLING, _LEVEL, _RISING = ("pitch_slope", "falling"), ("pitch_slope", "level"), ("pitch_slope", "rising")
 _NARROW, _VARIED, _WIDE = ("pitch_variation", "narrow"), ("pitch_variation", "moderate"), ("pitch_variation", "wide")
+_DIP, _STRAIGHT, _ARCH = ("pitch_turn", "falling-rising"), ("pitch_turn", "straight"), ("pitch_turn", "rising-falling")
+_UP, _DOWN = (
+    "rises|climbs|ascends|goes up|moves up|drifts up",
+    "falls|drops|declines|descends|sinks|goes down|drifts down",
+)
+_UPWARD, _DOWNWARD = "rising|ascending|climbing", "falling|descending|declining|dropping"
+_THEN = "and then|but then|then|before it|and afterwards"
+_AND_THEN = "and then|but then|then|and afterwards"
 _SLOPES: Words = {
     _FALLING: "falling|descending|declining|dropping|downward|sinking|downward sloping",
     _LEVEL: "level",
     _RISING: "rising|ascending|climbing|upward|upward sloping",
+    _DIP: "falling rising|fall rise|dipping|valley shaped|" + _sequences(_DOWNWARD, _UPWARD, _AND_THEN),
+    _STRAIGHT: "straight",
+    _ARCH: "rising falling|rise fall|arched|arch shaped|" + _sequences(_UPWARD, _DOWNWARD, _AND_THEN),
 }
 _MOVEMENTS: Words = {
     _FALLING: "falls|drops|declines|descends|sinks|goes down|drifts down|moves down|comes down|slopes down",
     _LEVEL: "stays level|remains level|holds level|keeps level",
     _RISING: "rises|climbs|ascends|goes up|drifts up|moves up|slopes up",
+    _DIP: "dips and recovers|drifts down and then up|goes down and then up|"
+    + _sequences(_DOWN, _UP, _THEN)
+    + "|"
+    + _sequences(_DOWN, _UPWARD, "before"),
+    _STRAIGHT: "stays straight|goes one way|runs straight|goes straight|does not turn",
+    _ARCH: "arches|drifts up and then down|goes up and then down|"
+    + _sequences(_UP, _DOWN, _THEN)
+    + "|"
+    + _sequences(_UP, _DOWNWARD, "before"),
     _NARROW: "varies little|varies very little|barely varies|hardly varies|hardly moves|barely moves|barely changes",
     _VARIED: "varies moderately|varies somewhat",
     _WIDE: "varies widely|varies a lot|varies greatly|varies strongly|swings|swings widely|fluctuates",

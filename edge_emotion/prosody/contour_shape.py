@@ -13,14 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge_emotion.cues import LEAST_TURN_ST
 from edge_emotion.prosody.intonation import FEWEST_FRAMES, usable_frames
 from edge_emotion.prosody.records import Contour
 from edge_emotion.speech import FRAME_S
 
 SHAPES = ("rising", "falling", "rising-falling", "falling-rising", "flat", "expressive")
-# About the least that listeners call a rise, a fall or a turn of a whole utterance.
+# About the least that listeners call a rise or a fall of a whole utterance.
 LEAST_CHANGE_ST = 2.0
-LEAST_TURN_ST = 2.0
 # Of melodies that go nowhere: with a wider range than this they are expressive, else flat.
 EXPRESSIVE_RANGE_ST = 6.0
 RANGE_UNCERTAINTY_ST = 0.75
@@ -32,10 +32,10 @@ LEAST_VOICED_S = 0.25
 LEAST_CONFIDENCE = 0.5
 
 LONGEST_GAP_S = 0.3
-BENDS = np.linspace(0.2, 0.8, 25)
-MOST_POINTS = 400
+BENDS = np.linspace(0.2, 0.8, 13)
+MOST_POINTS = 120
 HUBER_ST = 2.0
-HUBER_ROUNDS = 5
+HUBER_ROUNDS = 4
 # Neighbouring frames are no independent evidence: each stretch of the melody on one side of the line counts once, and
 # no stretch shorter than about half an accent does.
 SHORTEST_WAVE_S = 0.12
@@ -148,17 +148,19 @@ def _fit_bent_line(
     bends = BENDS[:, None]
     before = np.clip(position / bends, 0.0, 1.0)
     after = np.clip((position - bends) / (1.0 - bends), 0.0, 1.0)
-    # (bends, points, 3): how much each point takes from the values at the start, the bend and the end.
-    basis = np.stack([1.0 - before, before - after, after], axis=2)
-    weights = np.ones((len(BENDS), len(position)))
+    # (bends, 3, points): how much each point takes from the values at the start, the bend and the end.
+    basis = np.stack([1.0 - before, before - after, after], axis=1)
+    products = (basis[:, :, None] * basis[:, None]).reshape(len(BENDS), 9, -1)
+    weights = np.ones((len(BENDS), len(position), 1))
     # Ends without points are held by the mean, weakly.
     ridge = 1e-3 * np.eye(3)
     for _ in range(HUBER_ROUNDS):
-        gram = np.einsum("bpi,bp,bpj->bij", basis, weights, basis) + ridge
-        values = np.linalg.solve(gram, np.einsum("bpi,bp,p->bi", basis, weights, semitones)[..., None])[..., 0]
-        beside = semitones - np.einsum("bpi,bi->bp", basis, values)
+        gram = (products @ weights).reshape(-1, 3, 3) + ridge
+        values = np.linalg.solve(gram, basis @ (weights * semitones[:, None]))
+        beside = semitones - (values.swapaxes(1, 2) @ basis)[:, 0]
         distance = np.abs(beside)
-        weights = np.minimum(1.0, HUBER_ST / np.maximum(distance, 1e-9))
+        weights = np.minimum(1.0, HUBER_ST / np.maximum(distance, 1e-9))[..., None]
+    weights = weights[..., 0]
     loss = (weights * distance**2).sum(axis=1) / weights.sum(axis=1)
     best = int(loss.argmin())
     waves = min(most_waves, 1.0 + np.count_nonzero(np.diff(beside[best] > 0.0)))
@@ -166,7 +168,7 @@ def _fit_bent_line(
     around = semitones - np.average(semitones, weights=weights[best])
     total = float(np.average(around**2, weights=weights[best]))
     explained = max(0.0, 1.0 - float(loss[best]) / total) if total > 0.0 else 0.0
-    return values[best], float(BENDS[best]), np.linalg.inv(gram[best]) * variance, explained
+    return values[best, :, 0], float(BENDS[best]), np.linalg.inv(gram[best]) * variance, explained
 
 
 def _most_likely(line: MelodyLine) -> tuple[str, float]:
@@ -200,17 +202,23 @@ def fold_octaves(f0_hz: np.ndarray, voiced: np.ndarray) -> np.ndarray:
     """Pitch with stretches that lie an octave off their neighbours folded back, the shortest first."""
     frames = np.flatnonzero(voiced)
     semitones = 12.0 * np.log2(f0_hz[frames])
-    leaps = (np.diff(frames) > 1) | (np.abs(np.diff(semitones)) > LEAP_ST)
-    stretches = np.split(np.arange(len(frames)), np.flatnonzero(leaps) + 1)
+    edges = np.flatnonzero((np.diff(frames) > 1) | (np.abs(np.diff(semitones)) > LEAP_ST)) + 1
+    starts, stops = np.concatenate([[0], edges]), np.concatenate([edges, [len(frames)]])
     reach = round(NEIGHBOURHOOD_S / FRAME_S)
-    for stretch in sorted(stretches, key=len):
-        near = (frames >= frames[stretch[0]] - reach) & (frames <= frames[stretch[-1]] + reach)
-        near[stretch] = False
-        if near.sum() < max(FEWEST_FRAMES, len(stretch)):
+    lows = np.searchsorted(frames, frames[starts] - reach)
+    highs = np.searchsorted(frames, frames[stops - 1] + reach, side="right")
+    for index in np.argsort(stops - starts, kind="stable"):
+        start, stop = starts[index], stops[index]
+        near = np.concatenate([semitones[lows[index] : start], semitones[stop : highs[index]]])
+        if len(near) < max(FEWEST_FRAMES, stop - start):
             continue
-        offset = np.median(semitones[stretch]) - np.median(semitones[near])
+        stretch = semitones[start:stop]
+        # An octave off is half an octave off on average, even beside as many others that are: the mean is cheap.
+        if abs(stretch.mean() - near.mean()) < 0.5 * (OCTAVE_ST - OCTAVE_TOLERANCE_ST):
+            continue
+        offset = np.median(stretch) - np.median(near)
         if abs(abs(offset) - OCTAVE_ST) < OCTAVE_TOLERANCE_ST:
-            semitones[stretch] -= np.sign(offset) * OCTAVE_ST
+            stretch -= np.sign(offset) * OCTAVE_ST
     folded = f0_hz.copy()
     folded[frames] = 2.0 ** (semitones / 12.0)
     return folded

@@ -1,7 +1,8 @@
-"""How the pitch of an utterance lies and moves, in semitones: level, range, slope and turning point."""
+"""How the pitch of an utterance lies and moves, in semitones: level, range and slope."""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +15,6 @@ LOWEST_OF_LOWER_QUARTILE = 0.75
 HIGHEST_OF_UPPER_QUARTILE = 2.0
 FEWEST_FRAMES = 3
 SLOPE_POINTS = 200
-# A contour turns where a parabola is this deep and explains this much more of the variance than a line.
-TURN_FRAMES = 25
-TURN_DEPTH_ST = 2.0
-TURN_GAIN = 0.05
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,6 @@ class Intonation:
         range_st: From the 5th to the 95th percentile, in semitones.
         std_st: Standard deviation in semitones.
         slope_st_per_s: Robust slope over the whole utterance.
-        turn_position: Where the contour turns, between 0.25 and 0.75 of its time; None where it does not.
         voiced_s: Voiced time that this rests on.
         span_s: Time from the first to the last voiced frame.
     """
@@ -42,7 +38,6 @@ class Intonation:
     range_st: float
     std_st: float
     slope_st_per_s: float
-    turn_position: float | None
     voiced_s: float
     span_s: float
 
@@ -71,7 +66,6 @@ def describe_intonation(f0_hz: np.ndarray, voiced: np.ndarray) -> Intonation | N
         range_st=float(12.0 * np.log2(p95 / p5)),
         std_st=float(semitones.std()),
         slope_st_per_s=_robust_slope(time_s, semitones),
-        turn_position=_turn_position(time_s, semitones),
         voiced_s=len(time_s) * FRAME_S,
         span_s=float(time_s[-1] - time_s[0]),
     )
@@ -88,23 +82,11 @@ def _robust_slope(time_s: np.ndarray, semitones: np.ndarray) -> float:
     """Theil-Sen: the median slope over all pairs of (at most 200) points, so errors of octave do not tip it."""
     points = np.linspace(0, len(time_s) - 1, min(len(time_s), SLOPE_POINTS)).round().astype(int)
     time_s, semitones = time_s[points], semitones[points]
-    later, earlier = np.tril_indices(len(points), -1)
+    later, earlier = _pairs(len(points))
     return float(np.median((semitones[later] - semitones[earlier]) / (time_s[later] - time_s[earlier])))
 
 
-def _turn_position(time_s: np.ndarray, semitones: np.ndarray) -> float | None:
-    variance = float(np.var(semitones))
-    if len(time_s) < TURN_FRAMES or variance == 0.0:
-        return None
-    position = (time_s - time_s[0]) / (time_s[-1] - time_s[0])
-    parabola, line = np.polyfit(position, semitones, 2), np.polyfit(position, semitones, 1)
-    if parabola[0] == 0.0:
-        return None
-    left_by_line = np.var(semitones - np.polyval(line, position))
-    left_by_parabola = np.var(semitones - np.polyval(parabola, position))
-    vertex = float(-0.5 * parabola[1] / parabola[0])
-    depth = abs(parabola[0]) * min(vertex, 1.0 - vertex) ** 2
-    turns = (
-        0.25 <= vertex <= 0.75 and depth >= TURN_DEPTH_ST and left_by_line - left_by_parabola >= TURN_GAIN * variance
-    )
-    return vertex if turns else None
+@functools.lru_cache(maxsize=8)
+def _pairs(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both indices of every pair of `count` points, the later one first."""
+    return np.tril_indices(count, -1)

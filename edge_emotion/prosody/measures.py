@@ -8,6 +8,8 @@ from types import MappingProxyType
 
 import numpy as np
 
+from edge_emotion.cues import LEAST_TURN_ST
+from edge_emotion.prosody.contour_shape import fit_melody
 from edge_emotion.prosody.intensity import intensity_db
 from edge_emotion.prosody.intonation import FEWEST_FRAMES, describe_intonation
 from edge_emotion.prosody.pitch import PitchTrack, track_pitch
@@ -158,7 +160,9 @@ def _pitch_values(f0_hz: np.ndarray, voiced: np.ndarray, speech: np.ndarray, tru
         return values | dict.fromkeys(names, (None, 0.0, "fewer than 3 voiced frames"))
     reliability = min(1.0, intonation.voiced_s / ENOUGH_VOICED_S) * min(1.0, share / ENOUGH_VOICED_SHARE) * trust
     moving = reliability * min(1.0, intonation.voiced_s / ENOUGH_CONTOUR_S, intonation.span_s / ENOUGH_CONTOUR_S)
-    turn = intonation.turn_position
+    melody = fit_melody(f0_hz, voiced)
+    turn_st = 0.0 if melody is None else melody.turn_st
+    turn = melody.bend_position if melody and abs(turn_st) >= LEAST_TURN_ST else None
     return values | {
         "f0_median_hz": (intonation.median_hz, reliability, None),
         "f0_p5_hz": (intonation.p5_hz, reliability, None),
@@ -166,6 +170,7 @@ def _pitch_values(f0_hz: np.ndarray, voiced: np.ndarray, speech: np.ndarray, tru
         "f0_range_st": (intonation.range_st, reliability, None),
         "f0_std_st": (intonation.std_st, reliability, None),
         "f0_slope_st_per_s": (intonation.slope_st_per_s, moving, None),
+        "f0_turn_st": (turn_st, moving, None),
         "f0_turn_position": (None, 0.0, "the contour has no clear turn") if turn is None else (turn, moving, None),
     }
 

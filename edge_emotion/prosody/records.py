@@ -18,6 +18,7 @@ UNITS: Mapping[str, str] = MappingProxyType(
         "f0_range_st": "st",
         "f0_std_st": "st",
         "f0_slope_st_per_s": "st/s",
+        "f0_turn_st": "st",
         "f0_turn_position": "1",
         "voiced_share": "1",
         "level_dbfs": "dBFS",

@@ -62,7 +62,7 @@ def test_the_clause_says_whether_the_cues_alone_settle_it():
         assert "sadness" not in open_
 
 
-@pytest.mark.parametrize("levels", [{}, {"pitch": "soft"}, {"loudness": "loud"}])
+@pytest.mark.parametrize("levels", [{}, {"pitch": "soft"}, {"mood": "loud"}])
 def test_what_has_no_wording_is_refused(levels):
     with pytest.raises(ValueError, match="cue"):
         write_reasoning(levels, ("anger", "fear"), "anger", np.random.default_rng(0))

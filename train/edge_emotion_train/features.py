@@ -33,7 +33,7 @@ from .model import pool_frames, utterance_statistics
 # Raise when anything that changes the cached numbers changes: front end, encoder, statistics, augmentation, measures.
 CACHE_VERSION = 3
 MINIMUM_RELIABILITY = 0.5
-SPEECH_CUES = ("rate", "pitch_slope", "dynamics", "pauses")
+SPEECH_CUES = ("rate", "pitch_slope", "pitch_turn", "dynamics", "pauses")
 
 
 @dataclass(frozen=True)

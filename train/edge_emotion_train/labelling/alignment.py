@@ -81,7 +81,7 @@ def align_words(samples: np.ndarray, text: str, language: str | None) -> Alignme
         for start, end, phones in segments
         if phones >= LONG_WORD_PHONES
     ]
-    if sum(squeezed) > MOST_SQUEEZED * len(squeezed):
+    if sum(squeezed) > max(1, MOST_SQUEEZED * len(squeezed)):
         return Alignment(None, f"the text does not fit the recording: {sum(squeezed)} words are squeezed to nothing")
     return Alignment(
         tuple(
