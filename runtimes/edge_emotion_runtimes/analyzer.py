@@ -312,8 +312,9 @@ def _mean_distribution(windows: Sequence[WindowResult], name: str) -> dict[str, 
     total_s = sum(window.end_s - window.start_s for window in windows)
     mean: dict[str, float] = {}
     for window in windows:
+        weight = (window.end_s - window.start_s) / total_s  # exactly 1 for a single window, which then is the mean
         for label, share in getattr(window, name).items():
-            mean[label] = mean.get(label, 0.0) + share * (window.end_s - window.start_s) / total_s
+            mean[label] = mean.get(label, 0.0) + weight * share
     return {label: min(1.0, share) for label, share in mean.items()}
 
 

@@ -5,7 +5,6 @@ Uses the low-level API of llama-cpp-python only. Whatever a C assertion would en
 
 from __future__ import annotations
 
-import codecs
 import ctypes
 import importlib.metadata
 import weakref
@@ -17,13 +16,20 @@ import numpy as np
 
 from edge_emotion.errors import LanguageModelError, RuntimeUnavailableError
 from edge_emotion_runtimes import llama_cpp_bindings as bindings
+from edge_emotion_runtimes.decoding import (
+    check_budget,
+    check_labels,
+    check_segments,
+    check_tokens,
+    generate_greedily,
+    groups,
+    log_sum_exp,
+)
 from edge_emotion_runtimes.interfaces import Segment, Token
-from edge_emotion_runtimes.processors import usable_cores
+from edge_emotion_runtimes.processors import suitable_threads
 
 _KV_TYPES = {"f32": 0, "f16": 1}
 _MAX_BATCH_ROWS = 512
-# Below this a token takes about a millisecond, and threads wait for each other longer than they compute.
-_ONE_THREAD_BYTES = 64 * 2**20
 _MAX_SEQUENCES = 16  # sequence 0 holds the prompt, the others a label each while labels are scored
 _MAX_OUTPUT_ROWS = 64
 
@@ -66,7 +72,7 @@ class LlamaCppModel:
         model = bindings.load_model(self._lib, self.path)
         try:
             bindings.check_model(self._lib, model, self.path)
-            self.threads = threads or _suitable_threads(int(self._lib.llama_model_size(model)))
+            self.threads = threads or suitable_threads(int(self._lib.llama_model_size(model)))
             context = self._create_context(model)
         except Exception:
             self._lib.llama_model_free(model)
@@ -133,7 +139,7 @@ class LlamaCppModel:
     def detokenize(self, token_ids: Sequence[int], special: bool = False) -> str:
         """Text of token ids; `special` also writes control tokens such as tags."""
         self._check_open()
-        ids = self._check_tokens(token_ids) if len(token_ids) else ()
+        ids = check_tokens(token_ids, self.vocabulary_size) if len(token_ids) else ()
         return b"".join(self._piece(int(token), special) for token in ids).decode("utf-8", "replace")
 
     def prefill(self, segments: Sequence[Segment]) -> None:
@@ -147,15 +153,9 @@ class LlamaCppModel:
                 fit into the context. Nothing is appended then.
         """
         self._check_open()
-        checked = [self._check_segment(segment) for segment in segments]
-        total = sum(len(rows) for rows in checked)
-        if not total:
-            raise LanguageModelError("nothing to prefill: at least one segment is needed")
-        if self._position + total > self.context_tokens:
-            raise LanguageModelError(
-                f"{total} more tokens do not fit: {self._position} of {self.context_tokens} are taken; "
-                "shorten the input, reset, or load with a larger context_tokens"
-            )
+        checked = check_segments(
+            segments, self.embedding_dim, self.vocabulary_size, self._position, self.context_tokens
+        )
         start, limit = self._position, min(self.context_tokens, _MAX_BATCH_ROWS)
         chunks = [rows[at : at + limit] for rows in checked for at in range(0, len(rows), limit)]
         for index, chunk in enumerate(chunks):
@@ -179,23 +179,19 @@ class LlamaCppModel:
             LanguageModelError: Nothing was prefilled, or the budget does not fit.
         """
         self._current_logits()
-        if max_tokens < 0 or self._position + max_tokens > self.context_tokens:
-            raise LanguageModelError(
-                f"max_tokens {max_tokens} does not fit: {self._position} of {self.context_tokens} tokens are taken"
-            )
-        return self._generate(max_tokens, frozenset(stop_token_ids))
+        check_budget(max_tokens, self._position, self.context_tokens)
+        stop = frozenset(stop_token_ids)
 
-    def _generate(self, max_tokens: int, stop: frozenset[int]) -> Iterator[Token]:
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        for _ in range(max_tokens):
-            logits = self._current_logits()
-            token = int(np.argmax(logits))
-            if token in stop or self._lib.llama_vocab_is_eog(self._vocabulary, token):
-                return
-            text = decoder.decode(self._piece(token, special=False))
-            logprob = float(logits[token] - _log_sum_exp(logits))
-            self.prefill([[token]])
-            yield Token(token, text, logprob)
+        def is_end(token: int) -> bool:
+            return token in stop or bool(self._lib.llama_vocab_is_eog(self._vocabulary, token))
+
+        return generate_greedily(
+            max_tokens,
+            self._current_logits,
+            lambda token: self.prefill([[token]]),
+            is_end,
+            lambda token: self._piece(token, special=False),
+        )
 
     def logits(self) -> np.ndarray:
         """Logits of the next token, float32 `(vocabulary,)`."""
@@ -217,12 +213,10 @@ class LlamaCppModel:
         first = self._current_logits()
         token_ids = [self.tokenize(label + closing) for label in labels]
         room = min(self.context_tokens - self._position, _MAX_OUTPUT_ROWS, _MAX_BATCH_ROWS)
-        for label, ids in zip(labels, token_ids, strict=True):
-            if not ids or len(ids) - 1 > room:
-                raise LanguageModelError(f"label {label!r} has {len(ids)} tokens; 1 to {room + 1} can be scored here")
-        normalizer = _log_sum_exp(first)
+        check_labels(labels, token_ids, room)
+        normalizer = log_sum_exp(first)
         scores = np.array([float(first[ids[0]]) - normalizer for ids in token_ids])
-        for group in _groups([len(ids) - 1 for ids in token_ids], room, _MAX_SEQUENCES - 1):
+        for group in groups([len(ids) - 1 for ids in token_ids], room, _MAX_SEQUENCES - 1):
             scores[group] += self._score_group([token_ids[index] for index in group])
         return scores
 
@@ -296,34 +290,6 @@ class LlamaCppModel:
             raise LanguageModelError("nothing was prefilled: there is no next token to speak of")
         return self._logits
 
-    def _check_segment(self, segment: Segment) -> np.ndarray:
-        if isinstance(segment, np.ndarray) and (segment.ndim != 1 or segment.dtype.kind == "f"):
-            return self._check_embeddings(segment)
-        return self._check_tokens(segment)
-
-    def _check_embeddings(self, rows: np.ndarray) -> np.ndarray:
-        if rows.dtype != np.float32 or rows.ndim != 2 or rows.shape[1] != self.embedding_dim or not len(rows):
-            raise LanguageModelError(
-                f"embeddings are {rows.dtype} {rows.shape}; float32 (rows, {self.embedding_dim}) with at least one row "
-                "is needed"
-            )
-        if not np.isfinite(rows).all():
-            raise LanguageModelError("embeddings hold NaN or infinity; the encoder computed nonsense")
-        return np.ascontiguousarray(rows)
-
-    def _check_tokens(self, segment: Sequence[int] | np.ndarray) -> np.ndarray:
-        try:
-            ids = np.asarray(segment)
-        except (ValueError, TypeError) as error:
-            raise LanguageModelError(f"a segment must be token ids or embeddings, given {type(segment)}") from error
-        if ids.ndim != 1 or not ids.size or ids.dtype.kind not in "iu":
-            raise LanguageModelError(f"token ids must be a non-empty row of integers, given {ids.dtype} {ids.shape}")
-        if ids.min() < 0 or ids.max() >= self.vocabulary_size:
-            raise LanguageModelError(
-                f"token ids lie in {ids.min()}..{ids.max()}; this model knows 0..{self.vocabulary_size - 1}"
-            )
-        return np.ascontiguousarray(ids, dtype=np.int32)
-
     def _decode(
         self,
         rows: np.ndarray,
@@ -355,25 +321,3 @@ class LlamaCppModel:
             buffer = ctypes.create_string_buffer(-size)
             size = self._lib.llama_token_to_piece(self._vocabulary, token, buffer, len(buffer), 0, special)
         return buffer.raw[:size]
-
-
-def _suitable_threads(model_bytes: int) -> int:
-    return 1 if model_bytes < _ONE_THREAD_BYTES else usable_cores()
-
-
-def _log_sum_exp(logits: np.ndarray) -> float:
-    peak = float(logits.max())
-    return peak + float(np.log(np.exp(logits - peak, dtype=np.float64).sum()))
-
-
-def _groups(rows: Sequence[int], max_rows: int, max_members: int) -> Iterator[list[int]]:
-    """Indices of the non-zero entries, packed in order into groups of at most `max_rows` rows and `max_members`."""
-    group: list[int] = []
-    for index, count in enumerate(rows):
-        if group and (len(group) == max_members or sum(rows[i] for i in group) + count > max_rows):
-            yield group
-            group = []
-        if count:
-            group.append(index)
-    if group:
-        yield group

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,8 @@ import numpy as np
 from edge_emotion.audio import SAMPLE_RATE_HZ
 from edge_emotion.errors import AudioError, BundleError, RuntimeUnavailableError
 from edge_emotion_runtimes.interfaces import EncoderOutput
+from edge_emotion_runtimes.onnx_session import CPU_PROVIDER, library, open_session
 from edge_emotion_runtimes.processors import usable_cores
-
-CPU_PROVIDER = "CPUExecutionProvider"
-INSTALL_LINE = "pip install onnxruntime"
 
 _FEWEST_SAMPLES = 400  # one frame of the front end inside the graph
 _OUTPUTS = ("embeddings", "emotion_logits")
@@ -49,9 +46,8 @@ class OnnxEncoder:
             raise RuntimeUnavailableError(f"threads must be at least 1, given {threads}")
         self.path = Path(path)
         self.threads = threads or usable_cores()
-        runtime = _library()
-        self._version: str = runtime.__version__
-        self._session: Any = _open_session(runtime, self.path, self.threads, providers)
+        self._version: str = library().__version__
+        self._session: Any = open_session(self.path, self.threads, providers)
         outputs = _check_signature(self._session, self.path)
         # Only the session knows: the package lists providers that this machine cannot run.
         self.providers = tuple(self._session.get_providers())
@@ -124,32 +120,6 @@ class OnnxEncoder:
             "embedding_dim": self.embedding_dim,
             "labels": list(self.labels) or None,
         }
-
-
-def _library() -> ModuleType:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise RuntimeUnavailableError(f"onnxruntime cannot be imported ({error}): {INSTALL_LINE}") from error
-    onnxruntime.set_default_logger_severity(3)  # its warnings about absent devices are told by `fallbacks`
-    return onnxruntime
-
-
-def _open_session(runtime: ModuleType, path: Path, threads: int, providers: Sequence[str]) -> Any:
-    if not path.is_file():
-        raise BundleError(f"{path}: no such file; an ONNX audio encoder was expected")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # A waiting thread that spins steals the core from the language model and the prosody measures.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # A pattern is kept for each input length ever seen: with recordings of every length that is a slow leak.
-    options.enable_mem_pattern = False
-    runnable = [provider for provider in providers if provider in runtime.get_available_providers()]
-    try:
-        return runtime.InferenceSession(str(path), options, providers=[*dict.fromkeys([*runnable, CPU_PROVIDER])])
-    except Exception as error:  # onnxruntime's exceptions share no public base class
-        raise BundleError(f"{path}: onnxruntime cannot load it ({error}); fetch or export it again") from error
 
 
 def _check_signature(session: Any, path: Path) -> dict[str, Any]:

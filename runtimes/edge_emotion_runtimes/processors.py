@@ -7,6 +7,13 @@ from pathlib import Path
 
 _CPU_FOLDER = Path("/sys/devices/system/cpu")
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+# Below this a token takes less than a millisecond, and threads wait for each other longer than they compute.
+_ONE_THREAD_BYTES = 64 * 2**20
+
+
+def suitable_threads(model_bytes: int) -> int:
+    """Threads for a language model whose weights take so many bytes: one for a small model, else the usable cores."""
+    return 1 if model_bytes < _ONE_THREAD_BYTES else usable_cores()
 
 
 def usable_cores() -> int:

@@ -1,7 +1,7 @@
 """Random models of a few kilobytes, seeded, and a bundle of them: every runtime can be tested without a trained model.
 
-A Qwen2-type GGUF with a byte-level vocabulary, an ONNX encoder, a manifest. `language_model` and `encoder` are
-parametrised by runtime: a later one adds its factory there and passes the same conformance tests.
+A Qwen2-type decoder with a byte-level vocabulary as GGUF and as ONNX, an ONNX encoder, a manifest. `language_model`
+and `encoder` are parametrised by runtime: a later one adds its factory there and passes the same conformance tests.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ from edge_emotion.bundle import Bundle, load_bundle, write_manifest
 from edge_emotion.cues import CUES, Thresholds
 from edge_emotion.manifest import Calibration, EncoderSpec, EncoderVariant, LlmSpec, LlmVariant, Manifest
 from edge_emotion.prompt import Prompt
+from edge_emotion_export.onnx_decoder import DecoderSizes, Precision, build_decoder, save_decoder
 
 EMBEDDING_DIM = 32
 LABELS = ("anger", "boredom", "disgust", "fear", "happiness", "neutral", "sadness")
@@ -30,6 +32,9 @@ TAGS = ("<|audio|>", "<|/audio|>", "<think>", "</think>", "<answer>", "</answer>
 END = "<|end|>"
 SAMPLES_PER_TOKEN = 1600
 
+QWEN2_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _MERGES = ("a n", "e r", "g er", "an ger", "t h", "th e", "\u0120 the")
 
 
@@ -50,40 +55,104 @@ def token_embeddings(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 0.5, (len(vocabulary()), EMBEDDING_DIM)).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class TinyDecoder:
+    """Weights of a two-layer Qwen2 under their Hugging Face names, the same for every file format."""
+
+    seed: int = 0
+    layers: int = 2
+    heads: int = 2
+    key_value_heads: int = 1
+    hidden: int = 64
+
+    def weights(self) -> dict[str, np.ndarray]:
+        dim, random = EMBEDDING_DIM, np.random.default_rng(self.seed + 1)
+        kv_dim = dim // self.heads * self.key_value_heads
+        weights = {
+            "model.embed_tokens.weight": token_embeddings(self.seed),
+            "model.norm.weight": np.ones(dim),
+            "lm_head.weight": random.normal(0, 1, (len(vocabulary()), dim)),
+        }
+        shapes = {
+            "input_layernorm.weight": (dim,), "post_attention_layernorm.weight": (dim,),
+            "self_attn.q_proj.weight": (dim, dim), "self_attn.q_proj.bias": (dim,),
+            "self_attn.k_proj.weight": (kv_dim, dim), "self_attn.k_proj.bias": (kv_dim,),
+            "self_attn.v_proj.weight": (kv_dim, dim), "self_attn.v_proj.bias": (kv_dim,),
+            "self_attn.o_proj.weight": (dim, dim),
+            "mlp.gate_proj.weight": (self.hidden, dim), "mlp.up_proj.weight": (self.hidden, dim),
+            "mlp.down_proj.weight": (dim, self.hidden),
+        }  # fmt: skip
+        for layer in range(self.layers):
+            for name, shape in shapes.items():
+                value = np.ones(shape) if "norm" in name else random.normal(0, dim**-0.5, shape)
+                weights[f"model.layers.{layer}.{name}"] = value
+        return {name: value.astype(np.float32) for name, value in weights.items()}
+
+
 def write_language_model(path: Path, seed: int = 0, context_tokens: int = 512) -> Path:
-    """A two-layer Qwen2 in F32 with random weights."""
-    dim, hidden, heads, kv_heads, layers = EMBEDDING_DIM, 64, 4, 2, 2
-    random = np.random.default_rng(seed + 1)
+    """The tiny decoder as GGUF in F32."""
+    tiny = TinyDecoder(seed)
     writer = gguf.GGUFWriter(str(path), "qwen2")
     writer.add_context_length(context_tokens)
-    writer.add_embedding_length(dim)
-    writer.add_block_count(layers)
-    writer.add_feed_forward_length(hidden)
-    writer.add_head_count(heads)
-    writer.add_head_count_kv(kv_heads)
+    writer.add_embedding_length(EMBEDDING_DIM)
+    writer.add_block_count(tiny.layers)
+    writer.add_feed_forward_length(tiny.hidden)
+    writer.add_head_count(tiny.heads)
+    writer.add_head_count_kv(tiny.key_value_heads)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_rope_freq_base(10_000.0)
     _add_tokenizer(writer)
-    writer.add_tensor("token_embd.weight", token_embeddings(seed))
-    writer.add_tensor("output_norm.weight", np.ones(dim, np.float32))
-    writer.add_tensor("output.weight", random.normal(0, 1, (len(vocabulary()), dim)).astype(np.float32))
-    kv_dim = dim // heads * kv_heads
-    shapes = {
-        "attn_norm.weight": (dim,), "ffn_norm.weight": (dim,),
-        "attn_q.weight": (dim, dim), "attn_k.weight": (kv_dim, dim), "attn_v.weight": (kv_dim, dim),
-        "attn_q.bias": (dim,), "attn_k.bias": (kv_dim,), "attn_v.bias": (kv_dim,),
-        "attn_output.weight": (dim, dim),
-        "ffn_gate.weight": (hidden, dim), "ffn_up.weight": (hidden, dim), "ffn_down.weight": (dim, hidden),
-    }  # fmt: skip
-    for layer in range(layers):
-        for name, shape in shapes.items():
-            value = np.ones(shape) if "norm" in name else random.normal(0, dim**-0.5, shape)
-            writer.add_tensor(f"blk.{layer}.{name}", value.astype(np.float32))
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN2, tiny.layers)
+    for name, value in tiny.weights().items():
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight", ".bias")), value)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def write_onnx_language_model(path: Path, seed: int = 0, precision: Precision = "fp32", **metadata: str) -> Path:
+    """The tiny decoder as ONNX; its positions go to 2048."""
+    tiny = TinyDecoder(seed)
+    sizes = DecoderSizes(
+        vocabulary=len(vocabulary()),
+        dim=EMBEDDING_DIM,
+        layers=tiny.layers,
+        heads=tiny.heads,
+        key_value_heads=tiny.key_value_heads,
+        head_dim=EMBEDDING_DIM // tiny.heads,
+        context_tokens=2048,
+        rope_theta=10_000.0,
+        norm_epsilon=1e-6,
+        tied=False,
+    )
+    facts = {
+        "model_type": "edge-emotion-language-model",
+        "architecture": "qwen2",
+        "parameters": "1",
+        "context_tokens": "2048",
+        "tokenizer": tokenizer_json(),
+        "end_token": str(vocabulary().index(END)),
+    }
+    save_decoder(build_decoder(sizes, tiny.weights().get, precision), path, facts | metadata)
+    return path
+
+
+def tokenizer_json() -> str:
+    """The vocabulary as a `tokenizer.json`, split as Qwen2 does."""
+    tokens = vocabulary()
+    plain = tokens[: -len(TAGS) - 1]
+    split = {"type": "Split", "pattern": {"Regex": QWEN2_SPLIT}, "behavior": "Isolated", "invert": False}
+    at_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    return json.dumps(
+        {
+            "normalizer": None,
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, at_bytes]},
+            "model": {"type": "BPE", "vocab": {token: i for i, token in enumerate(plain)}, "merges": list(_MERGES)},
+            "added_tokens": [{"id": tokens.index(tag), "content": tag, "special": False} for tag in (*TAGS, END)],
+        }
+    )
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter) -> None:
@@ -187,6 +256,8 @@ def tiny() -> SimpleNamespace:
         vocabulary=vocabulary(),
         token_embeddings=token_embeddings(),
         write_language_model=write_language_model,
+        write_onnx_language_model=write_onnx_language_model,
+        tokenizer_json=tokenizer_json,
         write_encoder=write_encoder,
         write_bundle=write_bundle,
     )
@@ -195,6 +266,11 @@ def tiny() -> SimpleNamespace:
 @pytest.fixture(scope="session")
 def gguf_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_language_model(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
+
+
+@pytest.fixture(scope="session")
+def onnx_llm_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_onnx_language_model(tmp_path_factory.mktemp("onnx_llm") / "tiny.onnx")
 
 
 @pytest.fixture(scope="session")
@@ -212,11 +288,18 @@ def bundle(bundle_path: Path) -> Bundle:
     return load_bundle(bundle_path)
 
 
-def _llama_cpp(path: Path, **options: Any) -> Any:
+def _llama_cpp(request: pytest.FixtureRequest, **options: Any) -> Any:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     from edge_emotion_runtimes.llama_cpp_model import LlamaCppModel
 
+    path = request.getfixturevalue("gguf_path")
     return LlamaCppModel(path, threads=1, kv_type="f32", flash_attention=False, **options)
+
+
+def _onnx_llm(request: pytest.FixtureRequest, **options: Any) -> Any:
+    from edge_emotion_runtimes.onnx_language_model import OnnxLanguageModel
+
+    return OnnxLanguageModel(request.getfixturevalue("onnx_llm_path"), threads=1, **options)
 
 
 def _onnx(path: Path) -> Any:
@@ -225,13 +308,13 @@ def _onnx(path: Path) -> Any:
     return OnnxEncoder(path, threads=1)
 
 
-@pytest.fixture(params=[pytest.param(_llama_cpp, id="llama.cpp")])
-def make_language_model(request: pytest.FixtureRequest, gguf_path: Path) -> Iterator[Callable[..., Any]]:
+@pytest.fixture(params=[pytest.param(_llama_cpp, id="llama.cpp"), pytest.param(_onnx_llm, id="onnxruntime")])
+def make_language_model(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     """Factory of every language-model runtime, over the same weights; closes what it made."""
     made = []
 
     def make(**options: Any) -> Any:
-        made.append(request.param(gguf_path, **options))
+        made.append(request.param(request, **options))
         return made[-1]
 
     yield make
