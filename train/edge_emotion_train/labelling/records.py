@@ -27,8 +27,8 @@ class Word:
 
     Attributes:
         text: The word as written.
-        start_s: Start in the recording; None where unknown.
-        end_s: End in the recording; None where unknown.
+        start_s: Start in the clip; None where unknown.
+        end_s: End in the clip; None where unknown.
         prominence: How much it stands out of its neighbours, 0..1, by measurement; None where not measured.
     """
 
@@ -110,6 +110,7 @@ class Record:
         measures: Name to `Measure`, by `measure`.
         intonation: By `measure`.
         words: Words with times and prominence, by `measure` where times are given or can be aligned.
+        warnings: What was odd about the recording (clipped, cut short, a low sample rate), by `measure`.
         levels: Cue name to `Level`, by `calibrate`.
         reasoning: By `write`.
     """
@@ -130,6 +131,7 @@ class Record:
     measures: Mapping[str, Measure] | None = None
     intonation: IntonationShape | None = None
     words: tuple[Word, ...] | None = None
+    warnings: tuple[str, ...] = ()
     levels: Mapping[str, Level] | None = None
     reasoning: Reasoning | None = None
 
@@ -169,6 +171,7 @@ class Record:
                 given["intonation"] = IntonationShape(**given["intonation"])
             if given.get("words") is not None:
                 given["words"] = tuple(Word(**word) for word in given["words"])
+            given["warnings"] = tuple(given.get("warnings") or ())
             if given.get("levels") is not None:
                 given["levels"] = {name: Level(**level) for name, level in given["levels"].items()}
             if given.get("reasoning") is not None:
