@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
 
 from edge_emotion.cues import Thresholds
 from edge_emotion.prompt import Prompt
 from edge_emotion_train.features import FeatureRow, FeatureSet
 from edge_emotion_train.model import AudioProjector, EvidenceProjector, build_language_model
+from edge_emotion_train.reasoning import CueEmotionTable
+from edge_emotion_train.reinforcement.config import GrpoConfig
+from edge_emotion_train.reinforcement.policy import SpeechForCausalLM, policy_of, policy_tokenizer, register_policy
+from edge_emotion_train.reinforcement.prompts import cached_prompts
+from edge_emotion_train.reinforcement.rewards import Heard
+from edge_emotion_train.reinforcement.run import trainer_of
+from edge_emotion_train.reinforcement.trainer import PromptReader, PtrGrpoTrainer
 from edge_emotion_train.sft import AudioInputs, SpeechLanguageModel, pad_frames
 from edge_emotion_train.tokenizer import train_tokenizer
 
@@ -102,3 +113,68 @@ def hear(features: FeatureSet, evidence: tuple[np.ndarray, np.ndarray]) -> Hear:
         return AudioInputs(values, logits, frames, mask)
 
     return audio
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run of the small model is made of."""
+
+    speech: SpeechLanguageModel
+    policy: SpeechForCausalLM
+    tokenizer: PreTrainedTokenizerBase
+    read_prompts: PromptReader
+    rows: list[dict[str, str]]
+    heard: dict[str, Heard]
+    table: CueEmotionTable
+
+    def trainer(self, config: GrpoConfig, folder: Path, peft_config: Any = None) -> PtrGrpoTrainer:
+        return trainer_of(
+            self.policy,
+            self.tokenizer,
+            self.read_prompts,
+            self.rows,
+            self.heard,
+            self.table,
+            LABELS,
+            config,
+            folder,
+            opening="<think>",
+            max_completion_tokens=8,
+            peft_config=peft_config,
+        )
+
+
+@pytest.fixture
+def parts(
+    make_speech: Make,
+    tokenizer: Tokenizer,
+    prompt: Prompt,
+    features: FeatureSet,
+    evidence: tuple[np.ndarray, np.ndarray],
+    thresholds: Thresholds,
+) -> Parts:
+    register_policy()
+    speech = make_speech(spread=0.15)
+    keys = [row.clip for row in features.rows]
+    return Parts(
+        speech,
+        policy_of(speech, tokenizer, prompt),
+        policy_tokenizer(tokenizer),
+        cached_prompts(features, *evidence, {key: i for i, key in enumerate(keys)}, tokenizer, prompt, EVIDENCE_TOKENS),
+        [{"prompt": row.clip, "id": row.clip, "emotion": str(row.emotion)} for row in features.rows],
+        {row.clip: Heard(row.positions, thresholds) for row in features.rows},
+        CueEmotionTable().fit([{"pitch": "high"}, {"pitch": "medium"}, {"pitch": "low"}], list(LABELS)),
+    )
+
+
+@pytest.fixture
+def make_config(tmp_path: Path) -> Callable[..., GrpoConfig]:
+    """Makes the configuration of a short run: 2 clips x 4 completions a step, in two forward passes."""
+
+    def make(**changes: Any) -> GrpoConfig:
+        numbers = {"steps": 2, "prompts_per_step": 2, "group": 4, "batch_size": 4, "save_every": 2, "warmup_steps": 0}
+        (tmp_path / "sft.yaml").touch()
+        paths = {"data": tmp_path, "encoder_weights": tmp_path, "checkpoint": tmp_path, "sft": tmp_path / "sft.yaml"}
+        return GrpoConfig(**(numbers | {"learning_rate": 1e-3, "schedule": "always"} | paths | changes))
+
+    return make

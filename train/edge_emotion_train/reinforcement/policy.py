@@ -29,6 +29,7 @@ class SpeechConfig(LlamaConfig):
     """A Llama configuration with the sizes of the two projectors."""
 
     model_type = "edge_emotion_speech"
+    auto_map = ()  # holds no remote code; trl and transformers ask for it when they load the reference
 
     cues: int = 7
     labels: int = 7
