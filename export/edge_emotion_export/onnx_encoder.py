@@ -72,7 +72,7 @@ def quantise_int8(source: Path, path: Path, metadata: Mapping[str, str]) -> int:
     ]
     if not nodes:
         raise ExportError(f"{source.name} has no layers to quantise: export it with export_onnx first")
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         plain, quantised = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
         onnx.save(model, str(plain))
         quantize_dynamic(
@@ -93,7 +93,7 @@ def quantise_int8(source: Path, path: Path, metadata: Mapping[str, str]) -> int:
 def _trace(tower: AudioTower) -> onnx.ModelProto:
     samples = torch.export.Dim("samples", min=MIN_SAMPLES, max=MAX_SAMPLES)
     example = torch.randn((1, 23456), generator=torch.Generator().manual_seed(0))
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             tower.eval(),
             (example,),
@@ -109,7 +109,7 @@ def _trace(tower: AudioTower) -> onnx.ModelProto:
     return program.model_proto
 
 
-class _quiet:
+class quiet:
     """Keeps exporters' and quantisers' talk off stdout and the log for a while."""
 
     def __enter__(self) -> None:
