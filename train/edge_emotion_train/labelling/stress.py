@@ -20,7 +20,7 @@ from edge_emotion_train.labelling.records import Word
 
 CUE_NAMES = ("pitch peak", "pitch rise", "loudness", "length")
 # From `benchmarks/word_stress.py`: of the cues in standard deviations, and from their sum to listeners' scores of 0..1.
-WEIGHTS = (0.68, 0.19, 0.87, 0.47)
+WEIGHTS = (0.68, 0.19, 0.86, 0.47)
 SLOPE, INTERCEPT = 0.68, -0.92
 # Three in four of the words above it have a score of 1.5 or more of 3 from listeners; of all those, three in four are.
 STRESSED_ABOVE = 0.4
@@ -44,7 +44,7 @@ def word_prominence(contour: Contour, words: Sequence[Word]) -> tuple[Word, ...]
         The same words with `prominence` 0..1. None where a word has no times or lies outside the recording, and
         everywhere if fewer than two words can be compared or fewer than 3 frames are voiced.
     """
-    placed = [index for index, word in enumerate(words) if _frames(contour, word) is not None]
+    placed = [index for index, word in enumerate(words) if frames_of(contour, word) is not None]
     plain = [replace(word, prominence=None) for word in words]
     if len(placed) < FEWEST_WORDS or np.isfinite(contour.f0_hz).sum() < FEWEST_FRAMES:
         return tuple(plain)
@@ -85,13 +85,22 @@ def word_cues(contour: Contour, words: Sequence[Word]) -> np.ndarray:
 
 
 def relative_cues(cues: np.ndarray) -> np.ndarray:
-    """(words, cues) in standard deviations from the mean of the words around each, itself among them."""
+    """(words, 4) `word_cues` in standard deviations from the mean of the words around each, itself among them."""
     relative = np.empty_like(cues)
     for index in range(len(cues)):
         around = cues[max(0, index - NEIGHBOURS) : index + NEIGHBOURS + 1]
         deviation = np.hypot(around.std(axis=0), LEAST_DEVIATION)
         relative[index] = (cues[index] - around.mean(axis=0)) / deviation
     return relative
+
+
+def frames_of(contour: Contour, word: Word) -> slice | None:
+    """The frames of a word; None where it has no times or lies outside the contour."""
+    if word.start_s is None or word.end_s is None or not word.start_s < word.end_s:
+        return None
+    first, last = round(word.start_s / FRAME_S), round(word.end_s / FRAME_S)
+    last = min(max(last, first + 1), len(contour.f0_hz))
+    return slice(first, last) if 0 <= first < last else None
 
 
 def _cues_of(semitones: np.ndarray, loudness: np.ndarray) -> tuple[float, float, float, float]:
@@ -103,17 +112,8 @@ def _cues_of(semitones: np.ndarray, loudness: np.ndarray) -> tuple[float, float,
     return peak, rise, float(loudness.sum()) * FRAME_S, float(np.log(len(loudness) * FRAME_S))
 
 
-def _frames(contour: Contour, word: Word) -> slice | None:
-    """The frames of a word; None where it has no times or lies outside the contour."""
-    if word.start_s is None or word.end_s is None or not word.start_s < word.end_s:
-        return None
-    first, last = round(word.start_s / FRAME_S), round(word.end_s / FRAME_S)
-    last = min(max(last, first + 1), len(contour.f0_hz))
-    return slice(first, last) if 0 <= first < last else None
-
-
 def _certain(contour: Contour, word: Word) -> slice:
-    frames = _frames(contour, word)
+    frames = frames_of(contour, word)
     if frames is None:
         raise ValueError(f"{word} does not lie within a recording of {len(contour.f0_hz) * FRAME_S:.2f} s")
     return frames
