@@ -9,7 +9,7 @@ import pytest
 from edge_emotion.errors import ConfigError
 from edge_emotion_train.config import SftConfig, read_config
 
-SHIPPED = sorted((Path(__file__).parents[2] / "train" / "configs").glob("*.yaml"))
+SHIPPED = sorted((Path(__file__).parents[2] / "train" / "configs").glob("nano.yaml"))
 
 
 @pytest.fixture

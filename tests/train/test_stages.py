@@ -57,7 +57,7 @@ def config(
 
 
 def test_unknown_stages_and_speakers_are_refused(config: SftConfig, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown stage 'grop'; stages: features, sft, eval, calibrate"):
+    with pytest.raises(ConfigError, match="unknown stage 'grop'; stages: features, sft, eval, calibrate, grpo"):
         stages.run("grop", tmp_path / "absent.yaml")
     misspelt = dataclasses.replace(config, test_speakers=("emodb_15", "emodb-16"))
     with pytest.raises(ConfigError, match="nobody is called emodb-16"):

@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import cyclopts
 import yaml
@@ -151,23 +151,34 @@ class SftConfig:
             raise ConfigError("the configuration cannot be used:\n" + "\n".join(f"  {problem}" for problem in problems))
 
 
+Config = TypeVar("Config")
+
+
 def read_config(path: Path, overrides: Sequence[str] = ()) -> SftConfig:
-    """Reads a YAML file, then overrides such as `--steps 100`.
+    """Reads an `SftConfig`; see `read_config_of`."""
+    return read_config_of(SftConfig, path, overrides)
+
+
+def read_config_of(kind: type[Config], path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads a YAML file of a configuration dataclass, then overrides such as `--steps 100`.
 
     Raises:
         ConfigError: The file is missing, or holds unknown keys or wrong types; every unknown key is named.
     """
     if not path.is_file():
         raise ConfigError(f"no configuration at {path}; the shipped ones are in train/configs/")
-    _check_keys(path)
+    _check_keys(path, [field.name for field in fields(kind)])  # type: ignore[arg-type]
     app = cyclopts.App(
         config=cyclopts.config.Yaml(path, must_exist=True, use_commands_as_keys=False), result_action="return_value"
     )
-    found: list[SftConfig] = []
+    found: list[Config] = []
 
-    @app.default
-    def collect(*, config: Annotated[SftConfig, cyclopts.Parameter(name="*")]) -> None:
+    def collect(*, config: Any) -> None:
         found.append(config)
+
+    # cyclopts reads the type at run time, where the annotation of a generic says nothing.
+    collect.__annotations__["config"] = Annotated[kind, cyclopts.Parameter(name="*")]
+    app.default(collect)
 
     try:
         app(list(overrides), exit_on_error=False, print_error=False)
@@ -178,14 +189,13 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> SftConfig:
     return found[0]
 
 
-def _check_keys(path: Path) -> None:
+def _check_keys(path: Path, known: Sequence[str]) -> None:
     try:
         given: Any = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(given, dict):
         raise ConfigError(f"{path} must hold `key: value` lines")
-    known = [field.name for field in fields(SftConfig)]
     problems = []
     for key in given:
         if key not in known:

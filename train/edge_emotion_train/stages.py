@@ -1,4 +1,4 @@
-"""The training stages behind `edge-emotion train STAGE --config F`: features, sft, eval, calibrate."""
+"""The training stages behind `edge-emotion train STAGE --config F`: features, sft, eval, calibrate, grpo."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 from edge_emotion.errors import ConfigError
 
 from .checkpoint import Checkpoint, TowerSizes, build_tower, save_checkpoint, update_calibration
-from .config import SftConfig, read_config
+from .config import SftConfig, read_config, read_config_of
 from .corpora import Clip, corpus_hash, read_corpus
 from .encoder import load_whisper_encoder
 from .evaluate import UNCALIBRATED, answer_calibration, evaluate_folds, head_calibration
@@ -38,8 +38,8 @@ def run(stage: str, config_path: Path, overrides: Sequence[str] = ()) -> None:
     """Runs one stage.
 
     Args:
-        stage: `features`, `sft`, `eval` or `calibrate`.
-        config_path: YAML of an `SftConfig`.
+        stage: `features`, `sft`, `eval`, `calibrate` or `grpo`.
+        config_path: YAML of an `SftConfig`; of a `GrpoConfig` for `grpo`.
         overrides: Command-line options that override it, such as `["--steps", "100"]`.
 
     Raises:
@@ -51,9 +51,16 @@ def run(stage: str, config_path: Path, overrides: Sequence[str] = ()) -> None:
         "eval": eval_stage,
         "calibrate": calibrate_stage,
     }
-    if stage not in stages:
-        raise ConfigError(f"unknown stage {stage!r}; stages: {', '.join(stages)}")
-    stages[stage](read_config(config_path, overrides))
+    if stage in stages:
+        stages[stage](read_config(config_path, overrides))
+    elif stage == "grpo":
+        # Imported here because trl takes seconds to import.
+        from .reinforcement.config import GrpoConfig
+        from .reinforcement.stage import grpo_stage
+
+        grpo_stage(read_config_of(GrpoConfig, config_path, overrides))
+    else:
+        raise ConfigError(f"unknown stage {stage!r}; stages: {', '.join([*stages, 'grpo'])}")
 
 
 def collect_clips(config: SftConfig) -> list[tuple[Clip, int]]:
