@@ -16,6 +16,7 @@ import torch
 from edge_emotion.cues import CUE_BY_NAME, Cue, Thresholds, level_interval
 
 from .features import FeatureRow
+from .labelling.calibrate import even_cuts
 from .model import EvidenceHeads
 
 # One-hot regression gives values near 0..1; as logits they need about this factor. The temperature is calibrated later.
@@ -236,8 +237,7 @@ def fit_thresholds(rows: Sequence[FeatureRow], cues: Sequence[str], source: str)
     for name in cues:
         cue = CUE_BY_NAME[name]
         positions = [row.positions[name] for row in rows if row.variant == 0 and name in row.positions]
-        quantiles = np.quantile(positions, np.arange(1, len(cue.levels)) / len(cue.levels))
-        cuts[name] = tuple(round(100.0 * 2 ** (q / 12) if cue.scale == "semitones" else float(q), 3) for q in quantiles)
+        cuts[name] = even_cuts(cue, positions)
     return Thresholds(cuts, source)
 
 

@@ -28,12 +28,12 @@ from edge_emotion.windows import cut_windows, window_samples
 from .augment import augment
 from .corpora import Clip
 from .encoder import WhisperEncoder, load_whisper_encoder
+from .labelling.calibrate import SPEECH_CUES
 from .model import pool_frames, utterance_statistics
 
 # Raise when anything that changes the cached numbers changes: front end, encoder, statistics, augmentation, measures.
 CACHE_VERSION = 3
 MINIMUM_RELIABILITY = 0.5
-SPEECH_CUES = ("rate", "pitch_slope", "pitch_turn", "dynamics", "pauses")
 
 
 @dataclass(frozen=True)
