@@ -24,8 +24,9 @@ and, by task,
     grpo      no assistant message; `emotion`, `labels`, `levels` (cue to level), `measures` (name to a `Measure`),
               `thresholds` ({"cuts", "source"}), `intonation`, `text`; `checker_inputs(row)` gives what the claim
               checker takes
-    reward    `reasoning` at controlled quality, `scores` (the four dimensions, 1-5), `targets`, `measured` (share of
-              supported claims, share of cues kept, ...), `emotion`; the assistant says the scores as JSON
+    reward    `reasoning` at controlled quality, `scores` (the four dimensions, 1-5), `targets` (what was aimed at),
+              `measured` (share of supported claims, ...), `emotion`, `lender` (id of the record whose reasoning was
+              borrowed); the assistant says the scores as JSON
 
 A column that some rows of a data set lack reads as None once it went through Arrow; `checker_inputs` allows for that.
 """
@@ -116,7 +117,7 @@ def as_prompt_and_completion(row: Row) -> Row:
 
 
 def checker_inputs(row: Mapping[str, Any]) -> tuple[Prosody, Thresholds]:
-    """What `edge_emotion.claims.check_claims` takes beside the claims, from a `grpo` or `reward` row."""
+    """What `edge_emotion.claims.check_claims` takes beside the claims, from a `grpo` row."""
     nothing = np.zeros(0)
     measures = {name: Measure(**measure) for name, measure in row["measures"].items() if measure is not None}
     cuts = {name: value for name, value in row["thresholds"]["cuts"].items() if value is not None}

@@ -109,7 +109,7 @@ def prove_split(rows: Iterable[Row], records: Iterable[Record]) -> dict[str, Any
     """Look for anything that is heard in two splits; the result is the proof, to be stored beside the rows.
 
     Args:
-        rows: The rows as written, with `split`, `speaker` and `sources`.
+        rows: The rows as written, with `split`, `speaker`, `sources` and, if any, `lender`.
         records: The records they name.
 
     Returns:
@@ -126,15 +126,16 @@ def prove_split(rows: Iterable[Row], records: Iterable[Record]) -> dict[str, Any
     for row in rows:
         split = row["split"]
         counts[split] += 1
-        for source in row["sources"]:
+        lender = row.get("lender")
+        for source in [*row["sources"], *([lender] if lender else [])]:
             if source not in by_id:
                 raise CorpusError(f"row {row['id']} is made of {source}, which is no record here")
             record = by_id[source]
             takes[split].update(take_keys(record))
-            if record.speaker != row["speaker"]:
+            if source != lender and record.speaker != row["speaker"]:
                 raise CorpusError(f"row {row['id']} says speaker {row['speaker']}, its record says {record.speaker}")
-        if row["speaker"] is not None:
-            speakers[split].add(row["speaker"])
+            if record.speaker is not None:
+                speakers[split].add(record.speaker)
     shared = {"speakers": _shared(speakers, "speaker"), "takes": _shared(takes, "sentence-take")}
     return {
         "holds": True,
