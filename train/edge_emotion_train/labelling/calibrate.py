@@ -25,7 +25,7 @@ import numpy as np
 
 from edge_emotion.bundle import load_bundle
 from edge_emotion.claims import MIN_RELIABILITY
-from edge_emotion.cues import CUES, FIXED_CUTS, Cue, Thresholds, level_of
+from edge_emotion.cues import CUE_BY_NAME, CUES, FIXED_CUTS, Cue, Thresholds, level_of
 from edge_emotion.errors import LabellingError
 
 from .records import Level, Record
@@ -197,7 +197,8 @@ def fit_groups(
             groups[key] = Thresholds(cuts, f"percentiles of {clips[key]} clips")
     own = groups.pop(POPULATION, None)
     population = own or load_bundle("nano", verify=False).manifest.thresholds
-    groups[POPULATION] = replace(population, cuts={**population.cuts, **FIXED_CUTS})
+    cuts = {name: _signed(CUE_BY_NAME[name], cuts) for name, cuts in population.cuts.items()}
+    groups[POPULATION] = replace(population, cuts={**cuts, **FIXED_CUTS})
     return ThresholdGroups(groups, {key: clips[key] for key in groups if key != POPULATION or own})
 
 
@@ -240,8 +241,11 @@ def _cuts_of(cue: Cue, values: np.ndarray, fewest: int) -> tuple[float, ...]:
         # "None" means none; the others are the halves of the clips that have pauses.
         paused = values[values > cue.uncertainty]
         return (cue.uncertainty, round(float(np.median(paused)), 3)) if len(paused) >= fewest else ()
-    cuts = even_cuts(cue, values)
+    return _signed(cue, even_cuts(cue, values))
+
+
+def _signed(cue: Cue, cuts: tuple[float, ...]) -> tuple[float, ...]:
+    """Most speech falls: but a melody that falls less than most does not rise."""
     if cue.name == "pitch_slope":
-        # Most speech falls: a melody that falls less than most does not rise.
         return min(cuts[0], -cue.uncertainty), max(cuts[1], cue.uncertainty)
     return cuts
