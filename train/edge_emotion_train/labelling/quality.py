@@ -3,7 +3,7 @@
 The paper lets GPT-4o rewrite a text "at score 3" and believes it. Here the score is read off the text that resulted:
 
 factual_alignment               share of the checkable claims that the recording supports
-interpretative_quality          share of the sentences on emotions that were not reversed
+interpretative_quality          share of the statements on emotions that were not reversed
 caption_completeness            share of the reference's cues that the text states, true or not
 fluency_and_structural_clarity  share of word pairs left as they were before the text was disturbed
 

@@ -183,38 +183,52 @@ def _runs(sentence: str) -> list[list[Phrase]]:
 
 
 def reverse_interpretation(text: str, count: int, truth: str, unlikely: Sequence[str], rng: np.random.Generator) -> str:
-    """Turn round what `count` of the sentences on emotions say, the last one (the conclusion) first.
+    """Turn round `count` of the statements on emotions, those of the last sentence (the conclusion) first.
 
     Where a sentence weighs the true emotion against another, the two change places; elsewhere emotions that little
     speaks for take the place of those named.
 
     Args:
         text: The reasoning.
-        count: How many sentences.
+        count: How many of the `interpretations(text)`.
         truth: The true emotion.
         unlikely: Emotions that the measured cues make unlikely, the least likely first; at least one.
-        rng: Chooses which sentences beside the last.
+        rng: Chooses which statements beside those of the last sentence.
     """
     parts = sentences(text)
-    telling = [index for index, part in enumerate(parts) if find_mentions(part)]
-    chosen = telling[-1:] + [telling[i] for i in rng.permutation(max(0, len(telling) - 1))]
-    for index in chosen[:count]:
-        parts[index] = _reversed(parts[index], truth, unlikely)
+    found = [(index, some) for index, part in enumerate(parts) for some in _statements(part)]
+    last = [statement for statement in found if statement[0] == found[-1][0]] if found else []
+    rest = found[: len(found) - len(last)]
+    chosen = [*reversed(last), *(rest[i] for i in rng.permutation(len(rest)))][:count]
+    for index in {index for index, _ in chosen}:
+        which = {place for place_index, some in chosen if place_index == index for place in some}
+        parts[index] = _reversed(parts[index], which, truth, unlikely)
     return " ".join(parts)
 
 
-def telling_sentences(text: str) -> int:
-    """How many sentences name an emotion."""
-    return sum(bool(find_mentions(part)) for part in sentences(text))
+def interpretations(text: str) -> int:
+    """How many statements on emotions a text makes: one a sentence that names any, but two in "anger or fear"."""
+    return sum(len(_statements(part)) for part in sentences(text))
 
 
-def _reversed(sentence: str, truth: str, unlikely: Sequence[str]) -> str:
+def _statements(sentence: str) -> list[tuple[int, ...]]:
+    """Each statement as the places of its mentions among those of the sentence."""
     mentions = find_mentions(sentence)
-    named = list(dict.fromkeys(mention.emotion for mention in mentions))
+    if not mentions:
+        return []
+    if _side_by_side(sentence, mentions):
+        return [(place,) for place in range(len(mentions))]
+    return [tuple(range(len(mentions)))]
+
+
+def _reversed(sentence: str, which: Collection[int], truth: str, unlikely: Sequence[str]) -> str:
+    mentions = find_mentions(sentence)
+    named = list(dict.fromkeys(mentions[place].emotion for place in sorted(which)))
     swap = {emotion: unlikely[place % len(unlikely)] for place, emotion in enumerate(named)}
     if len(named) == 2 and truth in named and not _side_by_side(sentence, mentions):
         swap = {named[0]: named[1], named[1]: named[0]}
-    for mention in reversed(mentions):
+    for place in sorted(which, reverse=True):
+        mention = mentions[place]
         name = (NOUNS if mention.noun else ADJECTIVES)[swap[mention.emotion]]
         name = name[0].upper() + name[1:] if sentence[mention.start].isupper() else name
         sentence = _with_article(sentence[: mention.start], name) + sentence[mention.end :]

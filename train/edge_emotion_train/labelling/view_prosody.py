@@ -17,12 +17,13 @@ from edge_emotion_train.labelling.records import Record
 from edge_emotion_train.labelling.rows import Row, assistant_message, user_message
 from edge_emotion_train.labelling.stress import stressed_words
 
-# Task to its cue, and the names of the cue's levels in the question, from low to high. Energy is loudness against the
-# speaker's own; the engine gives no such level where a gain is unknown.
-LEVEL_TASKS: Mapping[str, tuple[str, tuple[str, str, str]]] = {
-    "pitch_level": ("pitch", ("low", "medium", "high")),
-    "energy_level": ("loudness", ("low", "medium", "high")),
-    "speed_level": ("rate", ("slow", "medium", "fast")),
+# Task to its cues, the first that has a level counts, and the names of the levels in the question, from low to high.
+# Energy is loudness where the gain is known. Elsewhere it is vocal effort, which a microphone's gain does not change:
+# who speaks with force sounds sharp (Traunmueller and Eriksson 2000).
+LEVEL_TASKS: Mapping[str, tuple[tuple[str, ...], tuple[str, str, str]]] = {
+    "pitch_level": (("pitch",), ("low", "medium", "high")),
+    "energy_level": (("loudness", "tone"), ("low", "medium", "high")),
+    "speed_level": (("rate",), ("slow", "medium", "fast")),
 }
 INTONATIONS: tuple[str, ...] = ("rising", "falling", "rising-falling", "falling-rising", "flat", "expressive")
 MIN_CONFIDENCE = 0.3
@@ -35,8 +36,8 @@ QUESTIONS: Mapping[str, tuple[str, ...]] = {
     ),
     "energy_level": (
         "How much energy is in this voice? Choose one of: {options}.",
-        "Listen to how loud the speaker is. Is the energy {alternatives}?",
-        "Classify the energy level of this recording as {alternatives}.",
+        "Listen to how forcefully the speaker talks. Is the energy {alternatives}?",
+        "Classify the energy level of this voice as {alternatives}.",
     ),
     "speed_level": (
         "How fast does the speaker talk? Choose one of: {options}.",
@@ -66,23 +67,20 @@ def prosody_rows(record: Record, split: str, audio: str, groups: Mapping[str, Th
         groups: Thresholds by the keys that `Level.thresholds` names.
         seed: Decides which wording of a question is used.
     """
-    for task, (cue_name, names) in LEVEL_TASKS.items():
-        level = (record.levels or {}).get(cue_name)
-        cue = CUE_BY_NAME.get(cue_name)
-        measure = (record.measures or {}).get(cue.measure) if cue else None
-        if not (level and cue and measure) or level.level is None or measure.value is None:
+    for task, (cue_names, names) in LEVEL_TASKS.items():
+        cue = next((CUE_BY_NAME[name] for name in cue_names if _has_level(record, name)), None)
+        if cue is None:
             continue
-        if level.reliability < MIN_RELIABILITY:
-            continue
+        level, value = (record.levels or {})[cue.name], (record.measures or {})[cue.measure].value
         thresholds = groups.get(level.thresholds or "")
-        near = [level.level]
-        if thresholds and cue_name in thresholds.cuts:
-            near = [n for n in cue.levels if distance_outside(cue, n, measure.value, thresholds) <= cue.uncertainty]
-        accepted = [name for name in names if name in {_three_way(cue.levels, n, names) for n in near}]
-        yield _row(record, split, audio, task, names, _three_way(cue.levels, level.level, names), seed) | {
-            "accepted": accepted,
-            "cue": cue_name,
-            "value": measure.value,
+        near = {level.level}
+        if thresholds and cue.name in thresholds.cuts and value is not None:
+            near |= {n for n in cue.levels if distance_outside(cue, n, value, thresholds) <= cue.uncertainty}
+        answer = _three_way(cue.levels, str(level.level), names)
+        yield _row(record, split, audio, task, names, answer, seed) | {
+            "accepted": [name for name in names if name in {_three_way(cue.levels, str(n), names) for n in near}],
+            "cue": cue.name,
+            "value": value,
             "reliability": level.reliability,
             "thresholds": level.thresholds,
         }
@@ -113,6 +111,14 @@ def question(task: str, name: str, seed: int, options: Sequence[str], text: str 
 def answered(text: str) -> str:
     """An answer as the assistant gives it, for the parser of `edge_emotion.answer`."""
     return f"<answer>{text}</answer>"
+
+
+def _has_level(record: Record, name: str) -> bool:
+    level = (record.levels or {}).get(name)
+    measure = (record.measures or {}).get(CUE_BY_NAME[name].measure)
+    if level is None or level.level is None or measure is None or measure.value is None:
+        return False
+    return level.reliability >= MIN_RELIABILITY
 
 
 def _row(

@@ -3,7 +3,7 @@
 Per record: the reasoning as it is, each dimension lowered alone to every score that the text allows, some texts with
 several dimensions lowered at once, and one borrowed from another clip, which is well written and tells of somebody
 else. Factual alignment, completeness and fluency are measured in the text that resulted; of the interpretation it is
-known which sentences were reversed.
+known which statements were reversed.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from edge_emotion_train.labelling.records import Record
 from edge_emotion_train.labelling.rewriting import (
     disturb,
     drop_cues,
+    interpretations,
     restate,
     reverse_interpretation,
-    telling_sentences,
 )
 from edge_emotion_train.labelling.rows import Row, assistant_message, user_message
 from edge_emotion_train.labelling.view_reasoning import record_thresholds
@@ -60,8 +60,8 @@ Reasoning: {reasoning}"""  # noqa: E501
 
 @dataclass(frozen=True)
 class Draft:
-    """A text on its way down: what it says, which sentences on emotions still hold, and what it said before its words
-    were disturbed."""
+    """A text on its way down: what it says, which share of its statements on emotions holds, and what it said before
+    its words were disturbed."""
 
     text: str
     sound_share: float | None
@@ -143,7 +143,7 @@ def lower(
     if targets.get(FACTS, 5) < 5:
         text = _less_true(text, targets[FACTS], yardstick, rng) or text
     if targets.get(INTERPRETATION, 5) < 5:
-        total = telling_sentences(text)
+        total = interpretations(text)
         fitting = [k for k in range(1, total + 1) if score(INTERPRETATION, 1 - k / total) == targets[INTERPRETATION]]
         if fitting:
             text = reverse_interpretation(text, fitting[0], truth, unlikely, rng)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -339,7 +339,7 @@ def _describe(
         "seed": seed,
         "labels": list(emotion_labels(records)),
         "records": len(records),
-        "records_sha256": hashlib.sha256("\n".join(record.to_json() for record in records).encode()).hexdigest(),
+        "records_sha256": records_hash(records),
         "records_with_rows": sum(bool(result.rows) for result in made),
         "rows": {part: {t: n for (s, t), n in sorted(counts.items()) if s == part} for part in SPLITS},
         "problems": {cause: {"count": n, "examples": examples[cause][:EXAMPLES]} for cause, n in causes.most_common()},
@@ -349,8 +349,16 @@ def _describe(
     }
 
 
+def records_hash(records: Iterable[Record]) -> str:
+    """SHA-256 over records, with recordings by their file names alone, so that it is the same wherever the data lie."""
+    total = hashlib.sha256()
+    for record in records:
+        total.update(replace(record, audio=Path(record.audio).name).to_json().encode() + b"\n")
+    return total.hexdigest()
+
+
 def rows_hash(rows: Iterable[Row]) -> str:
-    """SHA-256 over rows, with recordings by their file names alone, so that it is the same wherever the data lie."""
+    """SHA-256 over rows, with recordings by their file names alone."""
     total = hashlib.sha256()
     for row in rows:
         bare = json.loads(json_line(row), object_hook=_without_folders)
