@@ -25,7 +25,7 @@ LEAST_CHANGE_ST = 2.0
 EXPRESSIVE_RANGE_ST = 6.0
 RANGE_UNCERTAINTY_ST = 0.75
 # A melody of which the line explains less than this swings about it rather than follow it.
-LEAST_EXPLAINED = 0.2
+LEAST_EXPLAINED = 0.3
 EXPLAINED_UNCERTAINTY = 0.04
 SHORTEST_SPAN_S = 0.3
 LEAST_VOICED_S = 0.25
@@ -34,7 +34,7 @@ LEAST_CONFIDENCE = 0.5
 LONGEST_GAP_S = 0.3
 BENDS = np.linspace(0.2, 0.8, 13)
 MOST_POINTS = 120
-HUBER_ST = 2.0
+HUBER_ST = 3.0
 HUBER_ROUNDS = 4
 # Neighbouring frames are no independent evidence: each stretch of the melody on one side of the line counts once, and
 # no stretch shorter than about half an accent does.
@@ -199,15 +199,22 @@ def _normal_draws() -> np.ndarray:
 
 
 def fold_octaves(f0_hz: np.ndarray, voiced: np.ndarray) -> np.ndarray:
-    """Pitch with stretches that lie an octave off their neighbours folded back, the shortest first."""
+    """Pitch with stretches that leap an octave off their neighbours folded back, the shortest first.
+
+    Only a leap within the voice is an error: across an unvoiced gap a melody may really move that far.
+    """
     frames = np.flatnonzero(voiced)
     semitones = 12.0 * np.log2(f0_hz[frames])
-    edges = np.flatnonzero((np.diff(frames) > 1) | (np.abs(np.diff(semitones)) > LEAP_ST)) + 1
+    gaps = np.diff(frames) > 1
+    leaps = ~gaps & (np.abs(np.diff(semitones)) > LEAP_ST)
+    edges = np.flatnonzero(gaps | leaps) + 1
     starts, stops = np.concatenate([[0], edges]), np.concatenate([edges, [len(frames)]])
+    leapt = np.concatenate([[False], leaps[edges - 1], [False]])
+    suspect = np.flatnonzero(leapt[:-1] | leapt[1:])
     reach = round(NEIGHBOURHOOD_S / FRAME_S)
     lows = np.searchsorted(frames, frames[starts] - reach)
     highs = np.searchsorted(frames, frames[stops - 1] + reach, side="right")
-    for index in np.argsort(stops - starts, kind="stable"):
+    for index in suspect[np.argsort((stops - starts)[suspect], kind="stable")]:
         start, stop = starts[index], stops[index]
         near = np.concatenate([semitones[lows[index] : start], semitones[stop : highs[index]]])
         if len(near) < max(FEWEST_FRAMES, stop - start):
