@@ -163,7 +163,7 @@ def text_shapes(config: Qwen2Config, tied: bool) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of the language model, in the order of computation."""
     dim, hidden = config.hidden_size, config.intermediate_size
     head_dim = dim // config.num_attention_heads
-    key_dim = head_dim * int(config.num_key_value_heads or config.num_attention_heads)
+    key_dim = head_dim * key_value_heads(config)
     shapes: dict[str, tuple[int, ...]] = {EMBEDDING_NAME: (config.vocab_size, dim)}
     for layer in range(config.num_hidden_layers):
         of_layer = {
@@ -202,6 +202,17 @@ def audio_shapes(config: Qwen2_5OmniAudioEncoderConfig) -> dict[str, tuple[int, 
     shapes |= {"ln_post.weight": (dim,), "ln_post.bias": (dim,)}
     shapes |= {"proj.weight": (config.output_dim, dim), "proj.bias": (config.output_dim,)}
     return {AUDIO_PREFIX + name: shape for name, shape in shapes.items()}
+
+
+def key_value_heads(config: Qwen2Config) -> int:
+    """Heads of keys and values."""
+    return int(config.num_key_value_heads or config.num_attention_heads)
+
+
+def rope_theta(config: Qwen2Config) -> float:
+    """Base of the rotary positions."""
+    parameters: Any = config.rope_parameters
+    return float(parameters["rope_theta"])
 
 
 def _size(shape: Sequence[int]) -> int:
@@ -258,14 +269,15 @@ def _text_config(folder: Path, raw: Mapping[str, Any]) -> Qwen2Config:
     names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     if missing := [name for name in names if not isinstance(raw.get(name), int)]:
         raise ConfigError(f"{folder}/config.json: text_config lacks {', '.join(missing)}; fetch the checkpoint again")
+    theta = float(rope.get("rope_theta", raw.get("rope_theta", 1e6)))
     return Qwen2Config(
         **{name: raw[name] for name in names},
         num_key_value_heads=raw.get("num_key_value_heads") or raw["num_attention_heads"],
         max_position_embeddings=int(raw.get("max_position_embeddings", 32768)),
         rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
-        rope_parameters={"rope_type": "default", "rope_theta": float(rope.get("rope_theta", raw.get("rope_theta", 1e6)))},
+        rope_parameters={"rope_type": "default", "rope_theta": theta},
         tie_word_embeddings=False,
-    )  # fmt: skip
+    )
 
 
 def _audio_config(folder: Path, raw: Mapping[str, Any]) -> Qwen2_5OmniAudioEncoderConfig:

@@ -6,6 +6,7 @@ same logits for both, bit for bit); llama.cpp's own multi-position architecture 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +18,7 @@ from gguf import GGMLQuantizationType
 from edge_emotion.errors import ExportError
 
 from .gguf_llm import QUANTISATIONS, Quantisation, add_tokenizer, check_tokenizer
-from .omni_checkpoint import EMBEDDING_NAME, HEAD_NAME, OmniCheckpoint, text_shapes
+from .omni_checkpoint import EMBEDDING_NAME, HEAD_NAME, OmniCheckpoint, key_value_heads, rope_theta, text_shapes
 
 ARCHITECTURE = "qwen2"
 END_TOKEN = "<|im_end|>"
@@ -106,9 +107,9 @@ def _add_sizes(writer: gguf.GGUFWriter, checkpoint: OmniCheckpoint, quantisation
     writer.add_feed_forward_length(text.intermediate_size)
     writer.add_block_count(layers)
     writer.add_head_count(text.num_attention_heads)
-    writer.add_head_count_kv(int(text.num_key_value_heads or text.num_attention_heads))
-    writer.add_layer_norm_rms_eps(text.rms_norm_eps)
-    writer.add_rope_freq_base(float((text.rope_parameters or {})["rope_theta"]))
+    writer.add_head_count_kv(key_value_heads(text))
+    writer.add_layer_norm_rms_eps(float(text.rms_norm_eps))
+    writer.add_rope_freq_base(rope_theta(text))
     writer.add_vocab_size(text.vocab_size)
 
 
@@ -117,19 +118,20 @@ class _Streamed:
 
     def __init__(self, checkpoint: OmniCheckpoint, name: str, quantisation: Quantisation) -> None:
         self._checkpoint, self.name, self._label = checkpoint, name, quantisation
-        self._shape = checkpoint.shape(name)
+        self._shape: tuple[int, ...] = checkpoint.shape(name)
+        *rows, width = self._shape
         self.kind = QUANTISATIONS[quantisation][0] if len(self._shape) > 1 else GGMLQuantizationType.F32
-        if self.kind is GGMLQuantizationType.Q8_0 and self._shape[-1] % 32:
-            raise ExportError(f"{name} has rows of {self._shape[-1]} values; {quantisation} needs a multiple of 32")
+        if self.kind is GGMLQuantizationType.Q8_0 and width % 32:
+            raise ExportError(f"{name} has rows of {width} values; {quantisation} needs a multiple of 32")
         block, size = gguf.GGML_QUANT_SIZES[self.kind]
-        row_bytes = self._shape[-1] // block * size
-        self.nbytes = row_bytes * int(np.prod(self._shape[:-1], dtype=np.int64))
+        row_bytes = width // block * size
+        self.nbytes = row_bytes * math.prod(rows)
         quantised = self.kind is GGMLQuantizationType.Q8_0
         self.stored_type = np.dtype(np.uint8 if quantised else np.float32)
-        self.stored_shape = (*self._shape[:-1], row_bytes) if quantised else self._shape
+        self.stored_shape = (*rows, row_bytes) if quantised else self._shape
 
     def tofile(self, file: BinaryIO) -> None:
-        step = max(1, BLOCK_BYTES // (4 * int(np.prod(self._shape[1:], dtype=np.int64))))
+        step = max(1, BLOCK_BYTES // (4 * math.prod(self._shape[1:])))
         for start in range(0, self._shape[0], step):
             values = self._checkpoint.rows(self.name, start, start + step).numpy()
             if not np.isfinite(values).all():
