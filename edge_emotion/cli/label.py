@@ -1,4 +1,4 @@
-"""`edge-emotion label`: the data engine, one command per step, each a thin layer over `edge_emotion_train.labelling`."""
+"""`edge-emotion label`: the data engine, a command per step, each a thin layer over `edge_emotion_train.labelling`."""
 
 from __future__ import annotations
 

@@ -91,8 +91,8 @@ def execute(
         results = _through_threads(functools.partial(_work, name, step), items, threads)
     else:
         results = (_work(name, step, [item]) for item in items)
-    for result in results:
-        for done in result:
+    with _one_blas_thread():
+        for done in itertools.chain.from_iterable(results):
             if isinstance(done, _Stopped):
                 stopped.append(done.cause)
             else:
@@ -104,13 +104,12 @@ def execute(
 def _work(name: str, step: Step, task: _Task) -> _Result:
     """One task, in whatever process it runs."""
     results: _Result = []
-    with threadpool_limits(1):  # sums of several BLAS threads would differ in their last bits
-        for key, record in task:
-            try:
-                results.append(_apply(name, step, key, record))
-            except StopRun as stop:
-                results.append(_Stopped(str(stop)))
-                break
+    for key, record in task:
+        try:
+            results.append(_apply(name, step, key, record))
+        except StopRun as stop:
+            results.append(_Stopped(str(stop)))
+            break
     return results
 
 
@@ -214,7 +213,13 @@ def _process_pool(processes: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start_process)
 
 
+def _one_blas_thread() -> threadpool_limits:
+    """Until it is closed: sums of several threads may differ in their last bits, and processes are enough to do."""
+    return threadpool_limits(1)
+
+
 def _start_process() -> None:
+    _one_blas_thread()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -244,7 +249,8 @@ def _through_ray(work: Callable[[_Task], _Result], items: Iterable[tuple[str, Re
     ray.data.DataContext.get_current().enable_progress_bars = False
 
     def run(row: dict[str, Any]) -> dict[str, Any]:
-        return {"result": pickle.dumps(work(pickle.loads(row["task"])))}
+        with _one_blas_thread():
+            return {"result": pickle.dumps(work(pickle.loads(row["task"])))}
 
     for window in _tasks(items, RAY_WINDOW_RECORDS):
         rows = [{"task": pickle.dumps(task)} for task in _tasks(window, RECORDS_PER_TASK)]
