@@ -131,17 +131,24 @@ def record_of(row: Mapping[str, Any], folder: Path, corpus: str, place: str, lan
         words = _words(known["words"])
         if words is None:
             lost("words", f"{place}: words must be a list of text, start and end in seconds")
-    speaker = known.get("speaker")
+    texts: dict[str, str | None] = {}
+    for field in ("speaker", "language", "text", "split"):
+        value = known.get(field)
+        texts[field] = str(value) if isinstance(value, (str, int, float)) else None
+        if texts[field] is None and value is not None:
+            extra.setdefault(field, value)
+            lost(field, f"{place}: {field} must be a text, given {value!r:.60}")
+    speaker = texts["speaker"]
     record = Record(
         id=clip_id,
         audio=os.path.join(folder, os.path.expanduser(audio)),
         corpus=corpus,
-        speaker=None if speaker is None else _speaker(corpus, str(speaker)),
+        speaker=None if speaker is None else _speaker(corpus, speaker),
         emotion=emotion,
-        language=known.get("language", language),
-        text=known.get("text"),
+        language=texts["language"] or language,
+        text=texts["text"],
         gender=gender,
-        split=known.get("split"),
+        split=texts["split"],
         extra=extra,
         start_s=times["start_s"],
         end_s=times["end_s"],
