@@ -180,7 +180,7 @@ def fit_groups(
             voices.add(record.speaker)
         for key in _groups_of(record, held_out):
             clips[key] += 1
-            for cue, position in measured_positions(record, record.corpus in same_gain):
+            for cue, position in measured_positions(record, record.corpus in same_gain and key.startswith("speaker:")):
                 positions[key][cue.name].append(position)
     if unknown := sorted((held_out - speakers) | (same_gain - corpora)):
         raise LabellingError(
