@@ -74,18 +74,18 @@ class Calibration:
 
     Attributes:
         temperature: Divides the logits before the softmax, > 0.
-        ece: Expected calibration error that was left after it, 0..1.
+        ece: Expected calibration error that was left after it, 0..1; None where it was never measured.
         abstain_below: A result whose confidence is lower than this is called uncertain, 0..1.
     """
 
     temperature: float
-    ece: float
+    ece: float | None
     abstain_below: float
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `manifest.json` says; `calibration` has the keys `llm` and `head`."""
+    """What `manifest.json` says; `calibration` has the key `llm`, and `head` where the encoder has an emotion head."""
 
     name: str
     version: str
@@ -264,7 +264,7 @@ def _read_manifest(top: _Object) -> Manifest:
         llm=_read_llm(top.object("llm", _names(LlmSpec)), files),
         prompt=_read_own(top, "prompt", Prompt),
         thresholds=_read_own(top, "thresholds", Thresholds),
-        calibration=_read_calibration(top.object("calibration", ("llm", "head"))),
+        calibration=_read_calibration(top),
         provenance=top.mapping("provenance"),
         receipts=top.mapping("receipts"),
     )
@@ -319,11 +319,14 @@ def _read_llm(table: _Object, files: Mapping[str, FileEntry]) -> LlmSpec:
     return LlmSpec(tuple(variants), table.text("architecture"), table.integer("context_tokens", 1, 2**24))
 
 
-def _read_calibration(table: _Object) -> dict[str, Calibration]:
-    calibration = {}
-    for name in ("llm", "head"):
+def _read_calibration(top: _Object) -> dict[str, Calibration]:
+    given = top.members.get("calibration")
+    names = ("llm", "head") if not isinstance(given, Mapping) or "head" in given else ("llm",)
+    table, calibration = top.object("calibration", names), {}
+    for name in names:
         entry = table.object(name, _names(Calibration))
-        temperature, ece = entry.number("temperature", 1e-3, 1e3), entry.number("ece", 0.0, 1.0)
+        measured = "ece" not in entry.members or entry.members["ece"] is not None
+        temperature, ece = entry.number("temperature", 1e-3, 1e3), entry.number("ece", 0.0, 1.0) if measured else None
         calibration[name] = Calibration(temperature, ece, entry.number("abstain_below", 0.0, 1.0))
     return calibration
 

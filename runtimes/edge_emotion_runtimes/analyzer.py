@@ -24,6 +24,7 @@ from edge_emotion.speech import find_speech
 from edge_emotion.windows import Plan, Window, cut_windows, window_samples
 from edge_emotion_runtimes.doubts import find_doubts
 from edge_emotion_runtimes.interfaces import AudioEncoder, LanguageModel
+from edge_emotion_runtimes.thinking import Thinking, answer_without_thinking
 
 Source = str | os.PathLike[str] | bytes | IO[bytes] | Audio
 
@@ -34,11 +35,11 @@ class Analyzer:
     Args:
         bundle: The bundle that encoder and language model were loaded from.
         encoder: Its audio encoder.
-        llm: Its language model; None answers by the encoder's head alone.
+        llm: Its language model; None answers by the encoder's head alone, where it has one.
         selection: What was chosen to run and why, for the results' `runtime`; plain types, may hold `fallbacks`.
 
     Raises:
-        BundleError: The bundle's prompt cannot be used with this language model.
+        BundleError: The bundle's prompt cannot be used with this language model, or it has neither head nor model.
     """
 
     def __init__(
@@ -51,6 +52,12 @@ class Analyzer:
         self.bundle = bundle
         self._encoder, self._llm = encoder, llm
         self._labels = bundle.manifest.labels
+        self._has_head = "head" in bundle.manifest.calibration
+        if not self._has_head and llm is None:
+            raise BundleError(
+                f"bundle {bundle.manifest.name!r}: its encoder has no emotion head, so only a language model can "
+                "answer; load it with one"
+            )
         self._lock = threading.Lock()
         self._explainer = _Explainer(bundle, llm) if llm else None
         self._max_window_s = bundle.manifest.encoder.max_window_s
@@ -83,7 +90,8 @@ class Analyzer:
 
         Args:
             source: A path, the bytes of a file, a file object, or an `Audio`.
-            explain: False answers by the encoder's head alone: faster, without reasoning.
+            explain: False answers without reasoning, faster: by the encoder's head, or where it has none by the
+                language model's score of each label.
             on_text: Called with each piece of the reasoning as it is written.
 
         Returns:
@@ -101,19 +109,29 @@ class Analyzer:
             with watch.stage("speech_activity"):
                 activity = find_speech(audio.samples)
                 plan = cut_windows(activity, audio.duration_s, self._max_window_s)
-            explainer = self._explainer if explain else None
+            explainer = self._explainer if explain or not self._has_head else None
             heard = [
-                self._listen(audio, window, explainer, watch, _separated(on_text, index))
+                self._listen(audio, window, explainer, explain, watch, _separated(on_text, index))
                 for index, window in enumerate(plan.windows)
             ]
-            missing = ("no language model is loaded: no explanation",) if explain and not explainer else ()
-            return self._combine(audio, plan, heard, explainer is not None, missing, watch)
+            return self._combine(audio, plan, heard, explainer is not None, self._warnings(explain), watch)
+
+    def _warnings(self, explain: bool) -> tuple[str, ...]:
+        warnings = []
+        if explain and not self._explainer:
+            warnings.append("no language model is loaded: no explanation")
+        if not self._has_head:
+            warnings.append("this bundle's encoder has no emotion head: the language model alone chose the label")
+        if self.bundle.manifest.calibration["llm"].ece is None and (explain or not self._has_head):
+            warnings.append("this bundle was never calibrated: its shares tell preferences, not how often it is right")
+        return tuple(warnings)
 
     def _listen(
         self,
         audio: Audio,
         window: Window,
         explainer: _Explainer | None,
+        explain: bool,
         watch: _Stopwatch,
         on_text: Callable[[str], None],
     ) -> _Heard:
@@ -121,11 +139,13 @@ class Analyzer:
         samples = window_samples(audio.samples, window)
         with watch.stage("encoder"):
             output = self._encoder.encode(_at_least(samples, manifest.encoder.min_window_s))
-        head = self._distribution("head", output.emotion_logits)
-        watch.mark("time_to_label_head")
+        head: dict[str, float] = {}
+        if output.emotion_logits is not None:
+            head = self._distribution("head", output.emotion_logits)
+            watch.mark("time_to_label_head")
         distribution, reasoning = head, ""
         if explainer:
-            reasoning, scores = explainer.explain(output.embeddings, watch, on_text)
+            reasoning, scores = explainer.explain(output.embeddings, explain, watch, on_text)
             distribution = self._distribution("llm", scores)
         with watch.stage("prosody"):
             prosody = measure_prosody(samples)
@@ -188,7 +208,7 @@ class Analyzer:
             uncertain=bool(doubts),
             uncertain_reasons=doubts,
             head_distribution=head,
-            agreement=label == head_label if explained and label else None,
+            agreement=label == head_label if explained and label and head_label else None,
             reasoning=speaker.window.reasoning if speaker else "",
             claims=claims,
             faithfulness=faithfulness(claims),
@@ -214,26 +234,20 @@ class _Explainer:
     def __init__(self, bundle: Bundle, llm: LanguageModel) -> None:
         self._bundle, self._llm, self._prompt = bundle, llm, bundle.manifest.prompt
         self._after_audio = llm.tokenize(self._prompt.after_audio)
-        self._answer_open = llm.tokenize(self._prompt.answer_open)
-        if not self._after_audio or not self._answer_open:
+        answer_open = llm.tokenize(self._prompt.answer_open)
+        if not self._after_audio or not answer_open:
             raise BundleError(f"bundle {bundle.manifest.name!r}: prompt.after_audio and answer_open must not be empty")
-        self._stop = frozenset(self._single_token(text) for text in self._prompt.stop)
+        try:
+            self._label_texts = self._prompt.texts_of(bundle.manifest.labels)
+        except ValueError as error:
+            raise BundleError(f"bundle {bundle.manifest.name!r}: {error}; export it again") from None
+        self._thinking = Thinking(llm, self._prompt)
+        self._direct_answer = answer_without_thinking(self._prompt)
         if before := llm.tokenize(self._prompt.before_audio):
             llm.prefill([before])
         llm.save_prefix()
-        self._fixed_tokens = llm.position + len(self._after_audio) + len(self._answer_open)
-        self._label_tokens = max(
-            len(llm.tokenize(label + self._prompt.answer_close)) for label in bundle.manifest.labels
-        )
-
-    def _single_token(self, text: str) -> int:
-        ids = self._llm.tokenize(text)
-        if len(ids) != 1:
-            raise BundleError(
-                f"bundle {self._bundle.manifest.name!r}: the stop text {text!r} is {len(ids)} tokens of its language "
-                "model, it must be one; export the bundle again"
-            )
-        return ids[0]
+        self._fixed_tokens = llm.position + len(self._after_audio) + len(answer_open)
+        self._label_tokens = max(len(llm.tokenize(text + self._prompt.answer_close)) for text in self._label_texts)
 
     def longest_audio_s(self) -> float:
         """The longest window whose embeddings, reasoning and answer fit into the context."""
@@ -248,23 +262,27 @@ class _Explainer:
         return longest_s
 
     def explain(
-        self, embeddings: np.ndarray, watch: _Stopwatch, on_text: Callable[[str], None]
+        self, embeddings: np.ndarray, think: bool, watch: _Stopwatch, on_text: Callable[[str], None]
     ) -> tuple[str, np.ndarray]:
-        """Reasoning, and the log-probability of each label `(labels,)`."""
+        """Reasoning, empty unless asked to `think`, and the log-probability of each label `(labels,)`."""
         with watch.stage("prefill"):
             self._llm.load_prefix()
             self._llm.prefill([embeddings, self._after_audio])
-        pieces = []
-        with watch.stage("think"):
-            for token in self._llm.stream(self._prompt.max_think_tokens, self._stop):
-                if token.text.strip():
-                    watch.mark("time_to_first_word")
-                pieces.append(token.text)
-                on_text(token.text)
+
+        def tell(piece: str) -> None:
+            if piece.strip():
+                watch.mark("time_to_first_word")
+            on_text(piece)
+
+        reasoning, opening = "", self._direct_answer
+        if think:
+            with watch.stage("think"):
+                reasoning, opening = self._thinking.run(tell)
         with watch.stage("score"):
-            self._llm.prefill([self._answer_open])
-            scores = self._llm.score_labels(self._bundle.manifest.labels, self._prompt.answer_close)
-        return "".join(pieces).strip(), scores
+            if opening:
+                self._llm.prefill([self._llm.tokenize(opening)])
+            scores = self._llm.score_labels(self._label_texts, self._prompt.answer_close)
+        return reasoning.strip(), scores
 
 
 class _Stopwatch:

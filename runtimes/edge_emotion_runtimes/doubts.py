@@ -32,7 +32,7 @@ def find_doubts(
         label: The answer, None without one.
         confidence: Its calibrated probability.
         abstain_below: Lowest confidence to rely on.
-        head_label: The encoder's own answer.
+        head_label: The encoder's own answer, None where it has none.
         min_speech_s: Least speech the encoder needs, in seconds.
         skipped: Why parts of the recording were not analysed.
     """
@@ -52,7 +52,7 @@ def find_doubts(
         doubts.append(f"noisy: speech stands less than {LOW_SNR_DB:.0f} dB above the background")
     if confidence < abstain_below:
         doubts.append(f"confidence {confidence:.2f} is below {abstain_below:.2f}")
-    if head_label != label:
+    if head_label not in (None, label):
         doubts.append(f"the encoder alone hears {head_label}, the language model {label}")
     return tuple(doubts)
 

@@ -14,10 +14,12 @@ Segment = Sequence[int] | np.ndarray
 
 @dataclass(frozen=True)
 class EncoderOutput:
-    """What one pass gives: `embeddings` float32 `(tokens, embedding_dim)`, `emotion_logits` float32 `(labels,)`."""
+    """What one pass gives: `embeddings` float32 `(tokens, embedding_dim)`, and `emotion_logits` float32 `(labels,)`,
+    or None where the encoder has no emotion head.
+    """
 
     embeddings: np.ndarray
-    emotion_logits: np.ndarray
+    emotion_logits: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Token:
 
 
 class AudioEncoder(Protocol):
-    """Waveform to embeddings for the language model and to logits of the emotion head."""
+    """Waveform to embeddings for the language model and, if there is an emotion head, to its logits."""
 
     def encode(self, samples: np.ndarray) -> EncoderOutput:
         """Run on float32 `(n,)` samples at 16 kHz."""

@@ -1,4 +1,4 @@
-"""Audio encoder on ONNX Runtime: waveform to embeddings for the language model and to logits of the emotion head."""
+"""Audio encoder on ONNX Runtime: waveform to embeddings for the language model and, where it has a head, to logits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _OUTPUTS = ("embeddings", "emotion_logits")
 
 
 class OnnxEncoder:
-    """One graph from `waveform` `(1, samples)` at 16 kHz to `embeddings` and `emotion_logits`.
+    """One graph from `waveform` `(1, samples)` at 16 kHz to `embeddings` and, if its metadata names labels, to
+    `emotion_logits`.
 
     Thread-safe.
 
@@ -59,9 +60,12 @@ class OnnxEncoder:
         if strict and self.fallbacks:
             raise RuntimeUnavailableError("; ".join(self.fallbacks) + ". Install its driver, or load without strict")
         self.sample_rate_hz, self.labels = _read_metadata(self._session, self.path)
-        embeddings, logits = (outputs[name] for name in _OUTPUTS)
-        self.embedding_dim = _fixed(embeddings.shape[-1])
-        if self.labels and _fixed(logits.shape[-1]) not in (None, len(self.labels)):
+        self.embedding_dim = _fixed(outputs["embeddings"].shape[-1])
+        self._outputs = [name for name in _OUTPUTS if name in outputs]
+        logits = outputs.get("emotion_logits")
+        if self.labels and logits is None:
+            raise BundleError(f"{path}: its metadata names labels, but it has no emotion_logits; export it again")
+        if self.labels and logits is not None and _fixed(logits.shape[-1]) not in (None, len(self.labels)):
             raise BundleError(
                 f"{path}: {logits.shape[-1]} emotion logits for {len(self.labels)} labels; export it again"
             )
@@ -97,15 +101,15 @@ class OnnxEncoder:
         if not np.isfinite(samples).all():
             raise AudioError("samples hold NaN or infinity; use from_samples, which replaces them")
         try:
-            embeddings, logits = session.run(_OUTPUTS, {"waveform": samples[None]})
+            embeddings, *logits = session.run(self._outputs, {"waveform": samples[None]})
         except Exception as error:  # onnxruntime's exceptions share no public base class
             raise RuntimeUnavailableError(f"{self.path.name} failed on {len(samples)} samples: {error}") from error
-        if not (np.isfinite(embeddings).all() and np.isfinite(logits).all()):
+        if not all(np.isfinite(output).all() for output in (embeddings, *logits)):
             raise RuntimeUnavailableError(
                 f"{self.path.name} computed NaN or infinity on {self.providers[0]}; run `edge-emotion verify`, "
                 "and choose another precision or provider"
             )
-        return EncoderOutput(embeddings[0], logits[0])
+        return EncoderOutput(embeddings[0], logits[0][0] if logits else None)
 
     def describe(self) -> dict[str, Any]:
         """What runs here, read from the session."""
@@ -129,9 +133,9 @@ def _check_signature(session: Any, path: Path) -> dict[str, Any]:
     wave = inputs.get("waveform")
     if set(inputs) != {"waveform"} or wave is None or wave.type != "tensor(float)" or len(wave.shape) != 2:
         raise BundleError(f"{path}: inputs {sorted(inputs)}; exactly `waveform` float32 (1, samples) is needed")
-    wrong = [name for name in _OUTPUTS if name not in outputs or outputs[name].type != "tensor(float)"]
-    if wrong:
-        raise BundleError(f"{path}: outputs {sorted(outputs)}; {', '.join(wrong)} as float32 are missing")
+    wrong = [name for name in _OUTPUTS if name in outputs and outputs[name].type != "tensor(float)"]
+    if wrong or "embeddings" not in outputs:
+        raise BundleError(f"{path}: outputs {sorted(outputs)}; {', '.join(wrong) or 'embeddings'} must be float32")
     return outputs
 
 
