@@ -1,4 +1,4 @@
-"""Melodies of known shape, pure and laid upon real speech, and how many of them a rule tells: used by prosody_levels.py.
+"""Melodies of known shape, pure and laid upon real speech, and how many of them a rule tells; for prosody_levels.py.
 
 The rival is the rule of the reference pipeline (EmotionCoT's `prosody_features.py`, as its documentation gives it):
 quarters and a parabola on the smoothed contour.
@@ -195,7 +195,7 @@ def reference_rule(contour: Contour) -> str | None:
         return None
     time_s = contour.times_s[voiced]
     semitones = 12.0 * np.log2(contour.f0_hz[voiced] / np.median(contour.f0_hz[voiced]))
-    semitones = savgol_filter(medfilt(semitones, 5), 9, 2)
+    semitones = np.asarray(savgol_filter(medfilt(semitones, 5), 9, 2), dtype=float)
     position = (time_s - time_s[0]) / (time_s[-1] - time_s[0])
     change = float(np.median(semitones[position >= 0.75]) - np.median(semitones[position <= 0.25]))
     parabola, line = np.polyfit(position, semitones, 2), np.polyfit(position, semitones, 1)

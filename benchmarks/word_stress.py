@@ -19,7 +19,7 @@ import common
 import numpy as np
 import soundfile
 from scipy.optimize import minimize
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 from edge_emotion.errors import EdgeEmotionError
 from edge_emotion.metrics import bootstrap_interval
@@ -180,10 +180,15 @@ def hits(scores: Scores, clips: Sequence[Clip]) -> np.ndarray:
     return np.array([float(clip.human[int(score.argmax())] == clip.human.max()) for score, clip in pairs])
 
 
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's rank correlation."""
+    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
+
+
 def correlations(scores: Scores, clips: Sequence[Clip]) -> np.ndarray:
     """(clips,) Spearman's correlation over the words of each clip."""
     pairs = zip(scores, clips, strict=True)
-    return np.array([float(spearmanr(score, clip.human)[0]) for score, clip in pairs])
+    return np.array([spearman(score, clip.human) for score, clip in pairs])
 
 
 def deviation(scores: Scores, clips: Sequence[Clip]) -> tuple[float, list[float]]:
@@ -200,11 +205,8 @@ def deviation(scores: Scores, clips: Sequence[Clip]) -> tuple[float, list[float]
         human += (human_here - human_here.mean(axis=0)).ravel().tolist()
         speakers += [clips[row].speaker for row in rows for _ in clips[row].human]
 
-    def statistic(a: np.ndarray, b: np.ndarray) -> float:
-        return float(spearmanr(a, b)[0])
-
-    interval = bootstrap_interval(statistic, ours, human, groups=speakers, samples=300)
-    return statistic(np.array(ours), np.array(human)), [round(bound, 3) for bound in interval]
+    interval = bootstrap_interval(spearman, ours, human, groups=speakers, samples=300)
+    return spearman(np.array(ours), np.array(human)), [round(bound, 3) for bound in interval]
 
 
 def mean_with_interval(values: np.ndarray, clips: Sequence[Clip]) -> dict[str, Any]:
