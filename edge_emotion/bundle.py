@@ -83,6 +83,10 @@ class Bundle:
         files = {variant.quantisation: variant.file for variant in self.manifest.llm.variants}
         return self.path / self._choose("language-model quantisation", files, quantisation)
 
+    def files_of(self, file: str) -> list[str]:
+        """A variant's file and, where its weights lie apart because of their size, that of the weights."""
+        return [name for name in (file, file + ".data") if name == file or name in self.manifest.files]
+
     def _choose(self, what: str, files: Mapping[str, str], wanted: str | None) -> str:
         if wanted is None:
             return next(iter(files.values()))

@@ -17,7 +17,7 @@ _WORDS: Mapping[str, str] = {
     "anger": "anger angry angriness rage raging fury furious irritated irritation annoyed annoyance mad "
     "wut wütend wuetend ärger aerger ärgerlich aergerlich zorn zornig verärgert 生气 愤怒",
     "boredom": "boredom bored boring langeweile gelangweilt 无聊",
-    "disgust": "disgust disgusted disgusting revulsion ekel angeekelt 厌恶",
+    "disgust": "disgust disgusted disgusting revulsion contempt_or_disgust ekel angeekelt 厌恶",
     "fear": "fear fearful afraid scared anxiety anxious frightened terrified terror angst ängstlich aengstlich furcht "
     "furchtsam 恐惧 害怕",
     "happiness": "happiness happy joy joyful elation elated joyous cheerful freude freudig fröhlich froehlich glück "

@@ -18,6 +18,7 @@ _READABLE = {
     "emotion_logits_relative_max": "largest difference of the head's logits, relative to their largest value",
     "label_agreement": "share of equal labels",
     "logits_max": "largest difference of a logit",
+    "logits_relative_max": "largest difference of a logit, relative to the largest",
     "logits_kl_mean": "mean KL divergence of the next token, nats",
     "logits_kl_max": "largest KL divergence of the next token, nats",
     "text_equal": "share of equal greedy texts",
@@ -104,7 +105,8 @@ def write_readme(manifest: Manifest, sizes: Mapping[str, int]) -> str:
         "| answer of | temperature | expected calibration error | called uncertain below |",
         "|---|---|---|---|",
         *(
-            f"| {name} | {value.temperature:.3g} | {value.ece:.3g} | {value.abstain_below:.3g} |"
+            f"| {name} | {value.temperature:.3g} | {'never measured' if value.ece is None else f'{value.ece:.3g}'} | "
+            f"{value.abstain_below:.3g} |"
             for name, value in manifest.calibration.items()
         ),
         "",

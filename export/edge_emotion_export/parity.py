@@ -41,6 +41,19 @@ LIMITS: Mapping[str, Mapping[str, Limit]] = {
     "F16": {"logits_kl_max": Limit(1e-2), "label_agreement": Limit(0.98, at_least=True)},
     "Q8_0": {"logits_kl_mean": Limit(1e-2), "label_agreement": Limit(0.95, at_least=True)},
     "end_to_end": {"label_agreement": Limit(0.9, at_least=True)},
+    # Speech models of full size: no head, and logits so far from 0 that rounding is told relative to them.
+    "omni.fp32": {"embeddings_relative_max": Limit(1e-4)},
+    "omni.fp16": {"embeddings_cosine_min": Limit(0.999, at_least=True)},
+    "omni.int8": {"embeddings_cosine_min": Limit(0.99, at_least=True)},
+    "omni.F32": {
+        "logits_relative_max": Limit(1e-5),
+        "text_equal": Limit(1.0, at_least=True),
+        "label_agreement": Limit(1.0, at_least=True),
+    },
+    "Q6_K": {"logits_kl_mean": Limit(2e-2), "label_agreement": Limit(0.98, at_least=True)},
+    "Q5_K_M": {"logits_kl_mean": Limit(5e-2), "label_agreement": Limit(0.95, at_least=True)},
+    "Q4_K_M": {"logits_kl_mean": Limit(0.1), "label_agreement": Limit(0.95, at_least=True)},
+    "IQ4_NL": {"logits_kl_mean": Limit(0.1), "label_agreement": Limit(0.95, at_least=True)},
 }
 
 
