@@ -9,7 +9,6 @@ not reached, or in which something else moved, is not used.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -117,12 +116,6 @@ def make_triple(samples: Samples, attribute: str, name: str, seed: int) -> Tripl
             ]
             return Triple(attribute, flac, (variants[0], variants[1], variants[2]))
     raise NotReachedError(reason)
-
-
-def triple_name(record_id: str, attribute: str) -> str:
-    """A file name for a triple: short, of plain letters, and one for each record."""
-    plain = "".join(c if c.isascii() and c.isalnum() else "_" for c in record_id)[-60:]
-    return f"{plain}.{attribute}.{hashlib.sha256(record_id.encode()).hexdigest()[:10]}.flac"
 
 
 def _draw(attribute: str, rng: np.random.Generator) -> tuple[tuple[float, float, float], list[int]]:

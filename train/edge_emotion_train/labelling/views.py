@@ -5,27 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from edge_emotion.audio import SAMPLE_RATE_HZ, load_audio
 from edge_emotion.cues import CUE_BY_NAME, Thresholds
 from edge_emotion.errors import EdgeEmotionError, LabellingError
-from edge_emotion_train.augment import Samples, clip_seed
-from edge_emotion_train.labelling.ordering import PLACES, UNITS, NotReachedError, make_triple, triple_name
+from edge_emotion_train.augment import clip_seed
+from edge_emotion_train.labelling.clips import is_part, load_clip, plain_name, write_clip
+from edge_emotion_train.labelling.folders import new_folder
+from edge_emotion_train.labelling.ordering import PLACES, UNITS, NotReachedError, make_triple
 from edge_emotion_train.labelling.records import Record, json_line
 from edge_emotion_train.labelling.rows import SPLITS, Row, assistant_message, user_message
 from edge_emotion_train.labelling.splits import SHARES, Split, prove_split, split_records
@@ -121,7 +119,7 @@ def write_view(
         raise LabellingError(f"unknown view {name!r}; views are {', '.join(VIEWS)}")
     records = sorted(records, key=lambda record: record.id)
     split = split_records(records, seed, test_speakers, validation_speakers, shares, use_source_splits)
-    with _new_folder(output, force) as folder:
+    with new_folder(output, "view.json", force) as folder:
         make = _maker(name, records, split, folder, seed)
         jobs = [Job(record, split.of[record.id], _own_groups(record, groups)) for record in records]
         if name == "reward":
@@ -205,7 +203,7 @@ def _ordering_rows(record: Record, split: str, folder: Path, seed: int, problems
         except NotReachedError as error:
             problems.append(f"order_{attribute}: {error}")
             continue
-        audio = f"audio/{triple_name(record.id, attribute)}"
+        audio = f"audio/{plain_name(record.id)}.{attribute}.flac"
         _write_bytes(folder / audio, triple.flac)
         options = ", ".join(places[:2]) + f" and {places[2]}"
         asked = ORDER_QUESTION.format(quality=QUALITIES[attribute], places=options)
@@ -224,31 +222,14 @@ def _ordering_rows(record: Record, split: str, folder: Path, seed: int, problems
         }
 
 
-def load_clip(record: Record) -> Samples:
-    """The samples of a record: the file, or the span of it that the record names.
-
-    Raises:
-        AudioError: The file cannot be read.
-        ValueError: The span lies outside the file.
-    """
-    samples = load_audio(record.audio).samples
-    start = round((record.start_s or 0.0) * SAMPLE_RATE_HZ)
-    end = len(samples) if record.end_s is None else round(record.end_s * SAMPLE_RATE_HZ)
-    if not 0 <= start < min(end, len(samples)):
-        raise ValueError(f"the span {record.start_s}..{record.end_s} s lies outside the recording")
-    return samples[start:end]
-
-
 def _own_audio(record: Record, folder: Path) -> str:
-    """The record's file; where it is only a span of one, a cut of it in the view's folder."""
-    if record.start_s is None and record.end_s is None:
-        if not Path(record.audio).is_file():
-            raise FileNotFoundError("the recording does not exist")
+    """The record's file; where it is only a part of one, a cut of it in the view's folder."""
+    if not Path(record.audio).is_file():
+        raise FileNotFoundError("the recording does not exist")
+    if not is_part(record):
         return record.audio
-    audio = f"audio/{triple_name(record.id, 'clip')}"
-    if not (folder / audio).exists():
-        (folder / "audio").mkdir(exist_ok=True)
-        soundfile.write(folder / audio, load_clip(record), SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+    audio = f"audio/{plain_name(record.id)}.flac"
+    write_clip(record, folder / audio)
     return audio
 
 
@@ -295,33 +276,7 @@ def _levels(record: Record) -> dict[str, str]:
     return {name: level.level for name, level in (record.levels or {}).items() if level.level and name in CUE_BY_NAME}
 
 
-# --- the folder ------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _new_folder(output: Path, force: bool) -> Iterator[Path]:
-    """A folder under a temporary name that takes its place when the block ends well, and vanishes when it does not."""
-    if output.exists() and not force:
-        raise LabellingError(f"{output} exists already; choose another folder, or give --force to replace it")
-    if output.exists() and not (output / "view.json").is_file():
-        raise LabellingError(f"{output} is no view, so --force does not replace it; choose another folder")
-    part = output.with_name(f".{output.name}.part")
-    try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        yield part
-        if output.exists():
-            old = output.with_name(f".{output.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            output.rename(old)
-            part.rename(output)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            part.rename(output)
-    except OSError as error:
-        raise LabellingError(f"{output} cannot be written: {error.strerror or error}; nothing was replaced") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+# --- what view.json says ---------------------------------------------------------------------------------------------
 
 
 def _describe(
