@@ -126,6 +126,50 @@ def calibrate(
     return report_counts(counts, folder, ("calibrate",), json)
 
 
+@app.command
+def report(
+    folder: Path,
+    /,
+    *,
+    output: Annotated[Path, Output],
+    thresholds: Path | None = None,
+    examples: int = 3,
+    audio: Annotated[bool, Flag] = False,
+    force: Annotated[bool, Flag] = False,
+    json: Annotated[bool, Flag] = False,
+) -> int:
+    """Show a labelled data set on one HTML page: what is in it, how sure it is, and what deserves a second look.
+
+    Parameters
+    ----------
+    folder
+        Folder that the steps of `label` wrote; the last step's records are shown.
+    output
+        The HTML file; it is complete in itself.
+    thresholds
+        The thresholds.json that the levels were made with, where it lies elsewhere.
+    examples
+        Clips of each emotion that are drawn over time.
+    audio
+        Put the sound of these clips into the page, to be played there.
+    force
+        Replace a file that is there.
+    json
+        Print what was written as one JSON document.
+    """
+    written = labelling("report").write_report(
+        folder, output, thresholds=thresholds, examples=examples, audio=audio, force=force
+    )
+    if json:
+        print(json_text.dumps(written))
+    else:
+        about = f"{written['clips']:,} clips, {written['examples']} drawn, {written['bytes'] / 1e6:.1f} MB"
+        results_console().print(f"{output}: {about}", markup=False, soft_wrap=True)
+    for problem in written["problems"]:
+        talk(f"not drawn in full: {problem}")
+    return int(bool(written["problems"]))
+
+
 def output_folder(inputs: list[Path], output: Path | None) -> Path:
     """Where a step that reads what another wrote puts its own output.
 

@@ -63,8 +63,10 @@ def write_report(
 
     Raises:
         LabellingError: The folder holds no records, a file in it cannot be read, or the output exists or cannot be
-            written.
+            written, or `examples` is negative.
     """
+    if examples < 0:
+        raise LabellingError(f"{examples} examples of each emotion asked for; give 0 or more")
     if output.exists() and not force:
         raise LabellingError(f"{output} exists; choose another name, or give --force to replace it")
     run = _read_json(folder / "run.json") or {}
@@ -102,6 +104,12 @@ def write_report(
         doubtful=[(records[row], float(fit[row])) for row in doubtful],
         examples=drawn,
     )
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LabellingError(
+            f"{output.parent} cannot be made: {error.strerror or error}; choose another place"
+        ) from None
     write_atomically(output, page)
     shown = [item for items in drawn.values() for item in items]
     return {

@@ -125,17 +125,18 @@ def group_name(key: str) -> str:
 
 
 def cards_by_group(data: DataSet, thresholds: Mapping[str, Thresholds]) -> list[dict[str, Any]]:
-    """The cards of all cues, by emotion, by speaker and by corpus, each where there is more than one."""
+    """The cards of all cues that have levels, by emotion, by speaker and by corpus, each where there are several."""
     emotions = [(name, _codes_of(data.emotion, name)) for name in sorted_emotions(data)]
     speakers = [(name, _codes_of(data.speaker, name)) for name in _sorted_names(data.speaker)]
     corpora = [(name, _codes_of(data.corpus, name)) for name in _sorted_names(data.corpus)]
+    shown = [cue for cue in CUES if _has_levels(data, cue)] or CUES
     groupings = (("emotion", "emotions", emotions), ("speaker", "speakers", speakers), ("corpus", "corpora", corpora))
     return [
         {
             "key": key,
             "plural": plural,
             "count": len(groups),
-            "cards": [card for cue in CUES if (card := _cue_card(data, cue, thresholds, key, plural, groups))],
+            "cards": [card for cue in shown if (card := _cue_card(data, cue, thresholds, key, plural, groups))],
         }
         for key, plural, groups in groupings
         if len(groups) > 1 or (key == "emotion" and data.rows)
@@ -143,13 +144,18 @@ def cards_by_group(data: DataSet, thresholds: Mapping[str, Thresholds]) -> list[
 
 
 def other_measures(data: DataSet) -> list[dict[str, Any]]:
-    """Cards by emotion of the measures that have no levels."""
-    with_levels = {cue.measure for cue in CUES}
+    """Cards by emotion of the measures of which no clip has a level."""
+    shown = [cue for cue in CUES if _has_levels(data, cue)] or CUES
+    with_levels = {cue.measure for cue in shown}
     names = [name for name in (*TITLES, *sorted(set(data.measures) - set(TITLES))) if name not in with_levels]
     groups = [(name, _codes_of(data.emotion, name)) for name in sorted_emotions(data)]
     return [
         card for name in names if name in data.measures and (card := _card(data, name, "emotion", "emotions", groups))
     ]
+
+
+def _has_levels(data: DataSet, cue: Cue) -> bool:
+    return bool((data.level_codes(cue.name) >= 0).any())
 
 
 def _codes_of(column: Names, name: str | None) -> np.ndarray:
@@ -170,7 +176,7 @@ def _cue_card(
     groups: Sequence[tuple[str | None, np.ndarray]],
 ) -> dict[str, Any] | None:
     cuts, note = main_cuts(data, cue, thresholds)
-    codes = data.level_codes(cue.name) if cue.name in data.cues else None
+    codes = data.level_codes(cue.name) if _has_levels(data, cue) else None
     own = {
         name: cuts_of(thresholds, f"{key}:{name}").get(cue.name, ()) if key != "emotion" else () for name, _ in groups
     }

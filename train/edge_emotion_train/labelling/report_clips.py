@@ -19,6 +19,7 @@ from edge_emotion.cues import CUE_BY_NAME, Thresholds
 from edge_emotion.errors import AudioError
 from edge_emotion.labels import EMOTIONS
 from edge_emotion.prosody import Contour, Prosody, measure_prosody
+from edge_emotion.prosody.contour_shape import LONGEST_GAP_S, fit_melody
 from edge_emotion.speech import find_speech
 from edge_emotion_train.labelling.records import Record, Word
 from edge_emotion_train.labelling.report_data import DataSet, stable_hash
@@ -251,27 +252,44 @@ def _draw_pitch(axes: Axes, prosody: Prosody, thresholds: Thresholds, numbers: M
     _draw_pitch_levels(axes, cuts, numbers.get("pitch"))
     shown = np.where((f0_hz >= low) & (f0_hz <= high), f0_hz, np.nan)
     axes.plot(times_s, shown, color=COLOUR["accent"], linewidth=2.2, solid_capstyle="round")
-    median, slope, spread = (
-        prosody.measures[name].value for name in ("f0_median_hz", "f0_slope_st_per_s", "f0_std_st")
-    )
-    if median and len(voiced):
-        spoken_s = times_s[np.isfinite(f0_hz)]
-        if "pitch_slope" in numbers and slope is not None:
-            middle = float(np.median(spoken_s))
-            ends = np.array([spoken_s[0], spoken_s[-1]])
-            line = np.clip(median * 2.0 ** (slope * (ends - middle) / 12.0), low, high)
-            axes.plot(ends, line, color=COLOUR["ink"], linewidth=1.4, dashes=(5, 3))
-            _badge(axes, ends[1], float(np.clip(line[1], low * 1.08, high / 1.08)), numbers["pitch_slope"][0])
-        if "pitch_variation" in numbers and spread is not None:
-            at = float(spoken_s[0]) / 2
-            ends_hz = np.clip([median * 2.0 ** (side * spread / 12.0) for side in (-1, 1)], low, high)
-            axes.plot([at, at], ends_hz, color=COLOUR["ink"], linewidth=1.4, marker="_", markersize=8)
-            _badge(axes, at, median, numbers["pitch_variation"][0])
+    if len(voiced):
+        _draw_melody_claims(axes, prosody, numbers)
     if not len(voiced):
         axes.text(
             0.5, 0.5, "no voiced speech", transform=axes.transAxes, ha="center", va="center", color=COLOUR["soft"]
         )
     open_frame(axes)
+
+
+def _draw_melody_claims(axes: Axes, prosody: Prosody, numbers: Mapping[str, tuple[int, str]]) -> None:
+    """How far pitch varies, where it drifts, and its line with one bend, as far as the text speaks of them."""
+    f0_hz = prosody.contour.f0_hz
+    spoken_s = prosody.contour.times_s[np.isfinite(f0_hz)]
+    values = (prosody.measures[name].value for name in ("f0_median_hz", "f0_slope_st_per_s", "f0_std_st"))
+    median, slope, spread = (float("nan") if value is None else value for value in values)
+    low, high = axes.get_ylim()
+
+    def place(semitones: np.ndarray) -> np.ndarray:
+        return np.clip(median * 2.0 ** (semitones / 12.0), low * 1.04, high / 1.04)
+
+    dashed = {"color": COLOUR["ink"], "linewidth": 1.4, "dashes": (5, 3)}
+    if "pitch_slope" in numbers:
+        ends = spoken_s[[0, -1]]
+        line = place(slope * (ends - np.median(spoken_s)))
+        axes.plot(ends, line, **dashed)
+        _badge(axes, ends[1], line[1], numbers["pitch_slope"][0])
+    melody = fit_melody(f0_hz, np.isfinite(f0_hz))
+    if "pitch_turn" in numbers and melody is not None:
+        # The bend is given in time without the middle of long pauses.
+        without_pauses_s = np.cumsum(np.minimum(np.diff(spoken_s, prepend=spoken_s[0]), LONGEST_GAP_S))
+        bend_s = np.interp(melody.bend_position * without_pauses_s[-1], without_pauses_s, spoken_s)
+        line = place(melody.values_st)
+        axes.plot([spoken_s[0], bend_s, spoken_s[-1]], line, **dashed)
+        _badge(axes, float(bend_s), line[1], numbers["pitch_turn"][0])
+    if "pitch_variation" in numbers:
+        at = float(spoken_s[0]) / 2
+        axes.plot([at, at], place(np.array([-spread, spread])), color=COLOUR["ink"], linewidth=1.4, marker="_")
+        _badge(axes, at, median, numbers["pitch_variation"][0])
 
 
 def _draw_pitch_levels(axes: Axes, cuts: Sequence[float], claimed: tuple[int, str] | None) -> None:

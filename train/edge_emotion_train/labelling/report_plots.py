@@ -253,7 +253,7 @@ def _level_bands(axes: Axes, cuts: Sequence[float]) -> None:
 
 def _draw_named(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_yticks(range(len(rows)), [shortened(row.name, 13) for row in rows])
+    axes.set_yticks(range(len(rows)), [shortened(row.name, 12) for row in rows])
     place, back = _placing(axes)
     low, high = (place(value) for value in axes.get_xlim())
     grid = np.linspace(low, high, 64)
@@ -308,7 +308,7 @@ def _draw_ranked(axes: Axes, rows: Sequence[Row], plural: str) -> None:
     low, middle, high = np.clip([low, quartiles[:, 1], high], *axes.get_xlim())
     axes.fill([*low, *high[::-1]], [*ranks, *ranks[::-1]], color=COLOUR["accent"], alpha=0.35, linewidth=0)
     axes.plot(middle, ranks, color=COLOUR["ink"], linewidth=1.5)
-    axes.set_yticks([0, len(known) - 1], [shortened(known[0].name, 13), shortened(known[-1].name, 13)])
+    axes.set_yticks([0, len(known) - 1], [shortened(known[0].name, 12), shortened(known[-1].name, 12)])
     axes.text(-0.06, 0.5, f"{len(known)} {plural},\nby median", transform=axes.transAxes, ha="right", va="center",
               color=COLOUR["soft"])  # fmt: skip
 
@@ -330,7 +330,15 @@ def _draw_shares(axes: Axes, rows: Sequence[Row], limits: tuple[float, float], n
     starts = np.cumsum(shares, axis=1) - shares
     for level, name in enumerate((*level_colours(shares.shape[1] - 1), "level-none")):
         some = shares[:, level] > 0.0
-        axes.barh(centres[some], shares[some, level], height, starts[some, level], color=COLOUR[name], linewidth=0)
+        axes.barh(
+            centres[some],
+            shares[some, level],
+            height,
+            starts[some, level],
+            color=COLOUR[name],
+            linewidth=0,
+            antialiased=False,
+        )
     axes.set_xlim(0, 1)
     axes.set_ylim(*limits)
     axes.set_yticks([])

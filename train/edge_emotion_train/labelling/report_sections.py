@@ -26,7 +26,7 @@ SHAPE_ORDER = ("rising", "falling", "rising-falling", "falling-rising", "flat", 
 MOST_LISTED = 8
 # How `writing` begins the cause where a text was written but not accepted.
 REFUSED = "the text was refused"
-STRESSED_WORDS = 12
+STRESSED_WORDS = 8
 ENOUGH_OF_A_WORD = 5
 
 
@@ -353,7 +353,10 @@ def _gauge(
     measure = (record.measures or {}).get(cue.measure)
     value = measure.value if measure and measure.value is not None and level.level else None
     cuts = record_thresholds(record, thresholds).cuts.get(cue.name, ())
-    said = [(place, claim) for place, claim in enumerate(claims, start=1) if claim["cue"] == cue.name]
+    said: dict[tuple[str, str], list[int]] = {}
+    for place, claim in enumerate(claims, start=1):
+        if claim["cue"] == cue.name:
+            said.setdefault((claim["level"], claim["verdict"]), []).append(place)
     found: dict[str, Any] = {
         "cue": words(cue.name),
         "level": level.level,
@@ -361,8 +364,8 @@ def _gauge(
         "reason": level.reason or (measure.reason if measure else "not measured"),
         "group": group_name(level.thresholds) if level.thresholds else None,
         "said": [
-            {"number": place, "level": c["level"], "verdict": c["verdict"], "sign": VERDICTS[c["verdict"]]}
-            for place, c in said
+            {"numbers": ", ".join(map(str, places)), "level": level, "verdict": verdict, "sign": VERDICTS[verdict]}
+            for (level, verdict), places in said.items()
         ],
         "segments": [],
         "marker": None,
@@ -375,7 +378,7 @@ def _gauge(
     low, high = min(ends) - margin, max(ends) + margin
     edges = [low, *(cue.position(cut) for cut in cuts), high]
     found["marker"] = 100 * (cue.position(value) - low) / (high - low)
-    claimed = {claim["level"] for _, claim in said}
+    claimed = {level for level, _ in said}
     found["segments"] = [
         {"level": name, "colour": colour, "width": 100 * (after - before) / (high - low), "claimed": name in claimed}
         for name, colour, before, after in zip(
