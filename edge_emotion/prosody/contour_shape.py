@@ -16,7 +16,7 @@ import numpy as np
 from edge_emotion.cues import LEAST_TURN_ST
 from edge_emotion.prosody.intonation import FEWEST_FRAMES, usable_frames
 from edge_emotion.prosody.records import Contour
-from edge_emotion.speech import FRAME_S
+from edge_emotion.speech import FRAME_S, LEVEL_FLOOR_DB
 
 SHAPES = ("rising", "falling", "rising-falling", "falling-rising", "flat", "expressive")
 # About the least that listeners call a rise or a fall of a whole utterance.
@@ -27,6 +27,7 @@ RANGE_UNCERTAINTY_ST = 0.75
 # A melody of which the line explains less than this swings about it rather than follow it.
 LEAST_EXPLAINED = 0.3
 EXPLAINED_UNCERTAINTY = 0.04
+SHORTEST_SPEECH_S = 0.15
 SHORTEST_SPAN_S = 0.3
 LEAST_VOICED_S = 0.25
 LEAST_CONFIDENCE = 0.5
@@ -102,8 +103,8 @@ def describe_shape(contour: Contour) -> ContourShape:
         contour: From `measure_prosody`; F0 is NaN where there is no voice.
     """
     voiced = np.isfinite(contour.f0_hz)
-    spoken = np.flatnonzero(np.isfinite(contour.intensity_db) & (contour.intensity_db > -149.0))
-    if len(spoken) * FRAME_S < SHORTEST_SPAN_S:
+    spoken_s = np.count_nonzero(contour.intensity_db > LEVEL_FLOOR_DB) * FRAME_S
+    if spoken_s < SHORTEST_SPEECH_S:
         return ContourShape(None, 0.0, "too short")
     line = fit_melody(contour.f0_hz, voiced)
     if line is None or line.voiced_s < LEAST_VOICED_S or line.span_s < SHORTEST_SPAN_S:
