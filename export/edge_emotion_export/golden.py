@@ -113,18 +113,24 @@ def choose_golden(checkpoint: Checkpoint, waveforms: Sequence[np.ndarray]) -> li
     samples = round(GOLDEN_SECONDS * SAMPLE_RATE_HZ)
     cut = [waveform[:samples].astype(np.float16).astype(np.float32) for waveform in waveforms[:GOLDEN_CANDIDATES]]
     clips = [run_reference(checkpoint, waveform) for waveform in cut]
-    return sorted(clips, key=_smallest_lead, reverse=True)[:GOLDEN_CLIPS]
+    return sorted(clips, key=smallest_lead, reverse=True)[:GOLDEN_CLIPS]
 
 
-def _smallest_lead(clip: ReferenceClip) -> float:
+def smallest_lead(clip: ReferenceClip) -> float:
     """Smallest lead of a chosen token's logit over the next best."""
     best = np.partition(clip.logits, -2, axis=-1)
     return float((best[:, -1] - best[:, -2]).min())
 
 
-def save_golden(path: Path, clips: Sequence[ReferenceClip]) -> None:
-    """Writes `clip{i}_waveform` (float16), `_embeddings`, `_emotion_logits`, `_first_logits`, `_text` per clip."""
-    taps: dict[str, np.ndarray] = {}
+def save_golden(path: Path, clips: Sequence[ReferenceClip], max_think_tokens: int | None = None) -> None:
+    """Writes `clip{i}_waveform` (float16), `_embeddings`, `_emotion_logits`, `_first_logits`, `_text` per clip.
+
+    Args:
+        path: File to write.
+        clips: What the reference says; emotion logits may be empty and are then left out.
+        max_think_tokens: Where the texts are shorter than the prompt allows.
+    """
+    taps = {} if max_think_tokens is None else {"max_think_tokens": np.array(max_think_tokens)}
     for index, clip in enumerate(clips):
         taps |= {
             f"clip{index}_waveform": clip.waveform.astype(np.float16),
@@ -133,6 +139,8 @@ def save_golden(path: Path, clips: Sequence[ReferenceClip]) -> None:
             f"clip{index}_first_logits": clip.logits[0],
             f"clip{index}_text": np.array(clip.text),
         }
+        if not clip.emotion_logits.size:
+            del taps[f"clip{index}_emotion_logits"]
     partial = path.with_name(path.stem + ".partial.npz")
     np.savez_compressed(partial, **taps)  # type: ignore[arg-type]
     partial.rename(path)
