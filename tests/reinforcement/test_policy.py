@@ -42,10 +42,11 @@ def inputs_of(policy: SpeechForCausalLM, tokenizer: Tokenizer, prompt: Prompt, a
 
 def test_prompts_hold_a_placeholder_per_audio_token(tokenizer: Tokenizer, prompt: Prompt, hear: Hear) -> None:
     audio = hear([0, 1, 2])
-    rows = prompt_ids(tokenizer, prompt, 330, audio)
+    vocabulary = tokenizer.get_vocab_size()
+    rows = prompt_ids(tokenizer, prompt, vocabulary, audio)
     assert len({len(row) for row in rows}) > 1
     for row, mask in zip(rows, audio.token_mask, strict=True):
-        assert row.count(330) == int(mask.sum())
+        assert row.count(vocabulary) == int(mask.sum())
         assert tokenizer.decode([row[0], *row[-2:]], skip_special_tokens=False) == "<|audio|><|/audio|><think>"
 
 
