@@ -87,7 +87,7 @@ def read_format(path: Path, name: str) -> Converted:
     Raises:
         LabellingError: Unknown format, or the file does not exist or cannot be read.
     """
-    chosen = _format(name)
+    chosen = check_format(name)
     file = path / METADATA if chosen.folder and path.is_dir() else path
     records, failures = [], []
     try:
@@ -120,7 +120,7 @@ def write_format(
     Raises:
         LabellingError: Unknown format, something is there already, or the disk is full.
     """
-    chosen = _format(name)
+    chosen = check_format(name)
     if chosen.folder:
         with new_folder(path, METADATA, force) as folder:
             return _write_folder(records, folder, chosen, link)
@@ -207,7 +207,12 @@ def _lines(rows: Sequence[Row]) -> str:
     return "".join(json_line(row) + "\n" for row in rows)
 
 
-def _format(name: str) -> Format:
+def check_format(name: str) -> Format:
+    """The format of a name.
+
+    Raises:
+        LabellingError: There is none.
+    """
     if name not in FORMATS:
         raise LabellingError(f"unknown format {name!r}; formats are {', '.join(FORMATS)}")
     return FORMATS[name]

@@ -297,7 +297,8 @@ def _units(text: str) -> list[str]:
 
 
 def _joined(units: Sequence[str]) -> str:
-    return re.sub(r"\s+([^\w\s\"'(])", r"\1", " ".join(units))
+    spaced = re.sub(r"\s+([^\w\s\"'(\u201c\u2018])", r"\1", " ".join(units))
+    return re.sub(r"([(\u201c\u2018])\s+", r"\1", spaced)
 
 
 def _disturbed(units: list[str], rng: np.random.Generator) -> list[str]:

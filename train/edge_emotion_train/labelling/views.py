@@ -21,12 +21,14 @@ from tqdm import tqdm
 from edge_emotion.cues import CUE_BY_NAME, Thresholds
 from edge_emotion.errors import EdgeEmotionError, LabellingError
 from edge_emotion_train.augment import clip_seed
+from edge_emotion_train.labelling.calibrate import ThresholdGroups
 from edge_emotion_train.labelling.clips import is_part, load_clip, plain_name, write_clip
 from edge_emotion_train.labelling.folders import new_folder
 from edge_emotion_train.labelling.ordering import PLACES, UNITS, NotReachedError, make_triple
 from edge_emotion_train.labelling.records import Record, json_line
 from edge_emotion_train.labelling.rows import SPLITS, Row, assistant_message, user_message
 from edge_emotion_train.labelling.splits import SHARES, Split, prove_split, split_records
+from edge_emotion_train.labelling.steps import LABELLED, LEVELLED, THRESHOLDS, record_files
 from edge_emotion_train.labelling.view_prosody import answered, prosody_rows
 from edge_emotion_train.labelling.view_reasoning import emotion_labels, grpo_row, reasoning_row
 from edge_emotion_train.labelling.view_reward import CannotRateError, reward_rows
@@ -139,6 +141,23 @@ def write_view(
     return about
 
 
+def read_labelled(folder: Path, thresholds: Path | None = None) -> tuple[list[Record], Mapping[str, Thresholds]]:
+    """The last records that the steps of the data engine wrote into a folder, and the thresholds of their levels.
+
+    Args:
+        folder: Holds `labelled.jsonl` or `levelled.jsonl`.
+        thresholds: The `thresholds.json`, where it lies elsewhere.
+
+    Raises:
+        LabellingError: One of them is missing or is something else.
+    """
+    records = list(record_files([folder], LABELLED, LEVELLED))
+    path = thresholds or folder / THRESHOLDS
+    if not path.is_file():
+        raise LabellingError(f"{path} does not exist; say with --thresholds where the thresholds of these levels lie")
+    return records, ThresholdGroups.read(path).groups
+
+
 # --- rows of one record ----------------------------------------------------------------------------------------------
 
 
@@ -159,10 +178,9 @@ def _make(
     record, problems = job.record, []
     rows: list[Row] = []
     try:
-        with threadpool_limits(1):
-            audio = _own_audio(record, folder)
-            for row in _rows(name, job, audio, labels, table, folder, seed, problems):
-                rows.append(row)
+        audio = _own_audio(record, folder)
+        for row in _rows(name, job, audio, labels, table, folder, seed, problems):
+            rows.append(row)
     except (EdgeEmotionError, CannotRateError) as error:
         problems.append(str(error).replace(record.audio, "the recording").replace(record.id, "the record"))
     except (OSError, ValueError) as error:
@@ -199,7 +217,8 @@ def _ordering_rows(record: Record, split: str, folder: Path, seed: int, problems
     samples = load_clip(record)
     for attribute, places in PLACES.items():
         try:
-            triple = make_triple(samples, attribute, record.id, seed)
+            with threadpool_limits(1):  # sums of several BLAS threads would differ in their last bits
+                triple = make_triple(samples, attribute, record.id, seed)
         except NotReachedError as error:
             problems.append(f"order_{attribute}: {error}")
             continue
@@ -242,7 +261,8 @@ def _write_bytes(path: Path, content: bytes) -> None:
 
 
 def _make_all(make: partial[Made], jobs: Sequence[Job], processes: int, what: str | None) -> Iterator[Made]:
-    bar = partial(tqdm, total=len(jobs), desc=what, disable=what is None, file=sys.stderr)
+    rest_s = 0.1 if sys.stderr.isatty() else 30.0
+    bar = partial(tqdm, total=len(jobs), desc=what, disable=what is None, file=sys.stderr, mininterval=rest_s)
     if processes <= 1:
         yield from bar(map(make, jobs))
         return
