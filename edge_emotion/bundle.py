@@ -75,13 +75,15 @@ class Bundle:
         return self.path / self._choose("encoder precision", files, precision)
 
     def llm_path(self, quantisation: str | None = None) -> Path:
-        """File of the language model with this quantisation, or of the preferred variant.
+        """File of the language model with this quantisation, the first for this runtime, or the preferred variant.
 
         Raises:
             BundleError: The bundle has no such variant; names those it has.
         """
         files = {variant.quantisation: variant.file for variant in self.manifest.llm.variants}
-        return self.path / self._choose("language-model quantisation", files, quantisation)
+        for variant in self.manifest.llm.variants:
+            files.setdefault(variant.runtime, variant.file)
+        return self.path / self._choose("language model", files, quantisation)
 
     def files_of(self, file: str) -> list[str]:
         """A variant's file and, where its weights lie apart because of their size, that of the weights."""

@@ -14,6 +14,8 @@ from edge_emotion.prompt import Prompt
 
 SCHEMA_VERSION = 1
 MAX_FILE_BYTES = 2**40
+# How a language model's file name ends -> the runtime that reads it.
+LLM_RUNTIMES: Mapping[str, str] = {".onnx": "onnxruntime", ".gguf": "llama.cpp"}
 
 # One spelling per file: relative, "/" between folders, no "." or ".." parts, nothing a file system may read otherwise.
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
@@ -53,10 +55,15 @@ class EncoderSpec:
 
 @dataclass(frozen=True)
 class LlmVariant:
-    """One GGUF file of the language model, for example with quantisation `Q8_0`."""
+    """One file of the language model: ONNX with quantisation `int8`, or GGUF with `Q8_0`, for example."""
 
     file: str
     quantisation: str
+
+    @property
+    def runtime(self) -> str:
+        """The runtime that reads the file, by its ending (see `LLM_RUNTIMES`)."""
+        return LLM_RUNTIMES[self.file[self.file.rindex(".") :]]
 
 
 @dataclass(frozen=True)
@@ -312,7 +319,7 @@ def _read_encoder(table: _Object, files: Mapping[str, FileEntry]) -> EncoderSpec
 
 def _read_llm(table: _Object, files: Mapping[str, FileEntry]) -> LlmSpec:
     variants = [
-        LlmVariant(_listed_file(variant, files), variant.text("quantisation"))
+        LlmVariant(_listed_file(variant, files, tuple(LLM_RUNTIMES)), variant.text("quantisation"))
         for variant in table.objects("variants", _names(LlmVariant))
     ]
     _refuse_repeats(table, [variant.quantisation for variant in variants])
@@ -348,10 +355,12 @@ def _read_own(top: _Object, key: str, kind: Any) -> Any:
     return None
 
 
-def _listed_file(variant: _Object, files: Mapping[str, FileEntry]) -> str:
+def _listed_file(variant: _Object, files: Mapping[str, FileEntry], endings: tuple[str, ...] = ("",)) -> str:
     name = variant.text("file")
     if name and name not in files:
         variant._note("file", f"{_short(name)} is not listed under files")
+    elif name and not name.endswith(endings):
+        variant._note("file", f"{_short(name)} must end in {' or '.join(endings)}: no runtime reads another file")
     return name
 
 

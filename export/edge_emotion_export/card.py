@@ -39,10 +39,8 @@ class FileMetadata:
     def onnx(self) -> dict[str, str]:
         """`metadata_props` of an encoder."""
         sizes = self.checkpoint.sizes
-        return {
+        return self._origin() | {
             "model_type": "edge-emotion-encoder",
-            "name": self.name,
-            "version": self.version,
             "sample_rate": str(SAMPLE_RATE_HZ),
             "n_mels": str(sizes.mel_bands),
             "hop_length": str(HOP_SAMPLES),
@@ -50,13 +48,29 @@ class FileMetadata:
             "summary_tokens": str(sizes.evidence_tokens),
             "embedding_dim": str(sizes.embedding_dim),
             "labels": json.dumps(list(self.checkpoint.labels)),
+        }
+
+    def onnx_llm(self) -> dict[str, str]:
+        """`metadata_props` of a language model; what its runtime needs is added by its exporter."""
+        return self._origin() | {
+            "labels": json.dumps(list(self.checkpoint.labels)),
+            "prompt_sha256": self._prompt_sha256(),
+        }
+
+    def _origin(self) -> dict[str, str]:
+        return {
+            "name": self.name,
+            "version": self.version,
             "source_commit": self.commit,
             "license": self.licence,
         }
 
+    def _prompt_sha256(self) -> str:
+        prompt = json.dumps(self.checkpoint.prompt.to_dict(), sort_keys=True)
+        return hashlib.sha256(prompt.encode()).hexdigest()
+
     def gguf(self) -> dict[str, str | list[str]]:
         """GGUF keys of a language model."""
-        prompt = json.dumps(self.checkpoint.prompt.to_dict(), sort_keys=True)
         parameters = sum(parameter.numel() for parameter in self.checkpoint.language_model.parameters())
         return {
             "general.type": "model",
@@ -69,7 +83,7 @@ class FileMetadata:
             "general.tags": ["speech-emotion-recognition", "explainability", "prosody"],
             "edge_emotion.schema": str(SCHEMA_VERSION),
             "edge_emotion.labels": list(self.checkpoint.labels),
-            "edge_emotion.prompt_sha256": hashlib.sha256(prompt.encode()).hexdigest(),
+            "edge_emotion.prompt_sha256": self._prompt_sha256(),
             "edge_emotion.source_commit": self.commit,
         }
 

@@ -9,7 +9,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,8 @@ from edge_emotion.bundle import (
     write_manifest,
 )
 from edge_emotion.errors import ExportError
+from edge_emotion_runtimes.interfaces import LanguageModel
+from edge_emotion_runtimes.language_models import open_language_model
 from edge_emotion_runtimes.llama_cpp_model import LlamaCppModel
 from edge_emotion_runtimes.onnx_encoder import OnnxEncoder
 from edge_emotion_train.checkpoint import Checkpoint, load_checkpoint
@@ -46,11 +48,16 @@ from .measure import (
     language_model_figures,
     tokenizer_figures,
 )
+from .onnx_decoder import Precision
 from .onnx_encoder import MAX_SAMPLES, MIN_SAMPLES, export_onnx, quantise_int8
+from .onnx_llm import export_onnx_llm
 from .parity import LIMITS, check
 
-# A built-in bundle must be small enough to come with the package; a variant that is only a convenience yields to that.
+# A built-in bundle must be small enough to come with the package; variants that are only a convenience yield to that.
 MAX_BUNDLE_BYTES = 40_000_000
+DISPENSABLE = ("llm.fp32.onnx", "llm.F16.gguf")
+# The preferred one first; it is what runs where nothing was compiled.
+LLM_FILES = {"int8": "llm.int8.onnx", "Q8_0": "llm.Q8_0.gguf", "F16": "llm.F16.gguf", "fp32": "llm.fp32.onnx"}
 GOLDEN_NAME = "golden.npz"
 
 
@@ -84,7 +91,7 @@ def export_all(
         labelled = FileMetadata(name, version or edge_emotion.__version__, checkpoint)
         opsets, parity = _write_encoders(checkpoint, references, folder, labelled)
         parity |= _write_language_models(checkpoint, references, folder, labelled)
-        parity["end_to_end"] = _check_end_to_end(checkpoint, references, folder)
+        parity |= _check_end_to_end(checkpoint, references, folder)
         tolerances = _write_golden(checkpoint, [clip.waveform for clip in references], folder)
         _drop_what_does_not_fit(folder, parity, tolerances)
         receipts = _receipts(references, parity) | {"golden": {"tolerances": tolerances}}
@@ -219,30 +226,43 @@ def _write_encoders(
 def _write_language_models(
     checkpoint: Checkpoint, references: Sequence[ReferenceClip], folder: Path, labelled: FileMetadata
 ) -> dict[str, dict[str, float]]:
-    """Parity figures of each quantisation; the F32 file is only there to prove the others' origin."""
+    """Parity figures of each file; the F32 one is only there to prove the other GGUF files' origin."""
     parity: dict[str, dict[str, float]] = {}
+    model, tokenizer, end = checkpoint.language_model, checkpoint.tokenizer, end_token(checkpoint)
     quantisations: tuple[Quantisation, ...] = ("F32", "Q8_0", "F16")
     for quantisation in quantisations:
-        _talk(f"language model {quantisation}")
         path = folder / f"llm.{quantisation}.gguf"
-        export_gguf(
-            checkpoint.language_model, checkpoint.tokenizer, path, quantisation, labelled.gguf(), end_token(checkpoint)
-        )
-        exact = quantisation == "F32"
-        with _open_language_model(checkpoint, path, exact) as model:
-            if exact:
-                parity["tokenizer"] = _gated("tokenizer", tokenizer_figures(checkpoint, model))
-            parity[quantisation] = _gated(quantisation, language_model_figures(checkpoint, references, model))
+        export_gguf(model, tokenizer, path, quantisation, labelled.gguf(), end)
+        parity |= _language_model_parity(checkpoint, references, path, quantisation, "tokenizer")
     (folder / "llm.F32.gguf").unlink()
+    precisions: tuple[Precision, ...] = ("fp32", "int8")
+    for precision in precisions:
+        path = folder / f"llm.{precision}.onnx"
+        export_onnx_llm(model, tokenizer, path, precision, labelled.onnx_llm(), end)
+        parity |= _language_model_parity(checkpoint, references, path, f"llm.{precision}", "llm.tokenizer")
     return parity
 
 
-def _open_language_model(checkpoint: Checkpoint, path: Path, exact: bool = False) -> LlamaCppModel:
+def _language_model_parity(
+    checkpoint: Checkpoint, references: Sequence[ReferenceClip], path: Path, artefact: str, tokenizer: str
+) -> dict[str, dict[str, float]]:
+    """Figures of one file, and of its tokenizer where the file is exact: the others hold the same one."""
+    _talk(f"language model {path.name}")
+    parity = {}
+    exact = artefact in ("F32", "llm.fp32")
+    with closing(_open_language_model(checkpoint, path, exact)) as model:
+        if exact:
+            parity[tokenizer] = _gated(tokenizer, tokenizer_figures(checkpoint, model))
+        parity[artefact] = _gated(artefact, language_model_figures(checkpoint, references, model))
+    return parity
+
+
+def _open_language_model(checkpoint: Checkpoint, path: Path, exact: bool = False) -> LanguageModel:
     """The device's runtime as it runs by default, or with nothing rounded."""
     context_tokens = _context_tokens(checkpoint)
-    if exact:
+    if exact and path.suffix == ".gguf":
         return LlamaCppModel(path, context_tokens, threads=1, kv_type="f32", flash_attention=False)
-    return LlamaCppModel(path, context_tokens, threads=1)
+    return open_language_model(path, context_tokens, threads=1)
 
 
 def _gated(artefact: str, figures: Mapping[str, float]) -> dict[str, float]:
@@ -250,13 +270,19 @@ def _gated(artefact: str, figures: Mapping[str, float]) -> dict[str, float]:
     return dict(figures)
 
 
-def _check_end_to_end(checkpoint: Checkpoint, references: Sequence[ReferenceClip], folder: Path) -> dict[str, float]:
-    _talk("encoder int8 and language model Q8_0 together")
-    with (
-        OnnxEncoder(folder / "encoder.int8.onnx", threads=1) as encoder,
-        _open_language_model(checkpoint, folder / "llm.Q8_0.gguf") as model,
-    ):
-        return _gated("end_to_end", end_to_end_figures(checkpoint, references, encoder, model))
+def _check_end_to_end(
+    checkpoint: Checkpoint, references: Sequence[ReferenceClip], folder: Path
+) -> dict[str, dict[str, float]]:
+    """Figures of the small encoder with the small language model of each runtime."""
+    parity = {}
+    for artefact, name in (("end_to_end", "llm.Q8_0.gguf"), ("llm.end_to_end", "llm.int8.onnx")):
+        _talk(f"encoder.int8.onnx and {name} together")
+        with (
+            OnnxEncoder(folder / "encoder.int8.onnx", threads=1) as encoder,
+            closing(_open_language_model(checkpoint, folder / name)) as model,
+        ):
+            parity[artefact] = _gated(artefact, end_to_end_figures(checkpoint, references, encoder, model))
+    return parity
 
 
 def _write_golden(checkpoint: Checkpoint, waveforms: Sequence[np.ndarray], folder: Path) -> dict[str, dict[str, float]]:
@@ -265,25 +291,31 @@ def _write_golden(checkpoint: Checkpoint, waveforms: Sequence[np.ndarray], folde
     save_golden(folder / GOLDEN_NAME, choose_golden(checkpoint, waveforms))
     with np.load(folder / GOLDEN_NAME, allow_pickle=False) as archive:
         golden = {key: archive[key] for key in archive.files}
-    with (
-        OnnxEncoder(folder / "encoder.fp32.onnx", threads=1) as fp32,
-        OnnxEncoder(folder / "encoder.int8.onnx", threads=1) as int8,
-        _open_language_model(checkpoint, folder / "llm.F16.gguf") as f16,
-        _open_language_model(checkpoint, folder / "llm.Q8_0.gguf") as q8,
-    ):
-        return golden_tolerances(golden, checkpoint, {"fp32": fp32, "int8": int8}, {"F16": f16, "Q8_0": q8})
+    with ExitStack() as opened:
+        encoders = {
+            precision: opened.enter_context(OnnxEncoder(folder / f"encoder.{precision}.onnx", threads=1))
+            for precision in ("fp32", "int8")
+        }
+        models = {
+            name: opened.enter_context(closing(_open_language_model(checkpoint, folder / file)))
+            for name, file in LLM_FILES.items()
+        }
+        return golden_tolerances(golden, checkpoint, encoders, models)
 
 
 def _drop_what_does_not_fit(
     folder: Path, parity: dict[str, dict[str, float]], tolerances: dict[str, dict[str, float]]
 ) -> None:
-    total = sum(_sizes(folder).values())
-    if total > MAX_BUNDLE_BYTES:
-        _talk(f"{total / 1e6:.1f} MB are more than {MAX_BUNDLE_BYTES / 1e6:.0f}: llm.F16.gguf is left out")
-        (folder / "llm.F16.gguf").unlink()
-        parity.pop("F16")
-        for variants in tolerances.values():
-            variants.pop("F16", None)
+    for name in DISPENSABLE:
+        total = sum(_sizes(folder).values())
+        if total <= MAX_BUNDLE_BYTES:
+            return
+        _talk(f"{total / 1e6:.1f} MB are more than {MAX_BUNDLE_BYTES / 1e6:.0f}: {name} is left out")
+        (folder / name).unlink()
+        quantisation = next(key for key, file in LLM_FILES.items() if file == name)
+        parity.pop(f"llm.{quantisation}" if name.endswith(".onnx") else quantisation)
+        for tap in ("first_logits", "text"):
+            tolerances[tap].pop(quantisation)
 
 
 def _sizes(folder: Path) -> dict[str, int]:
@@ -324,7 +356,7 @@ def _manifest(
             max_window_s=_max_window_s(checkpoint),
         ),
         llm=LlmSpec(
-            variants=tuple(LlmVariant(f"llm.{key}.gguf", key) for key in ("Q8_0", "F16") if f"llm.{key}.gguf" in files),
+            variants=tuple(LlmVariant(file, key) for key, file in LLM_FILES.items() if file in files),
             architecture=ARCHITECTURE,
             context_tokens=_context_tokens(checkpoint),
         ),

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from tokenizers import Tokenizer
 
-from edge_emotion_runtimes.llama_cpp_model import LlamaCppModel
-from edge_emotion_runtimes.onnx_encoder import OnnxEncoder
-from edge_emotion_runtimes.verify import METRICS, divergence, measure_taps, think
+from edge_emotion_runtimes.interfaces import AudioEncoder, LanguageModel
+from edge_emotion_runtimes.verify import ENCODER_TAPS, METRICS, divergence, measure_taps, think
 from edge_emotion_train.checkpoint import Checkpoint
 
 from .golden import ReferenceClip
@@ -21,13 +20,13 @@ from .sample_texts import sample_texts
 TOLERANCE_FLOORS: Mapping[str, Mapping[str, float]] = {
     "embeddings": {"fp32": 1e-3, "int8": 0.05},
     "emotion_logits": {"fp32": 1e-3, "int8": 0.05},
-    "first_logits": {"F16": 5e-3, "Q8_0": 0.05},
-    "text": {"F16": 0.2, "Q8_0": 0.4},
+    "first_logits": {"fp32": 1e-3, "F16": 5e-3, "int8": 0.05, "Q8_0": 0.05},
+    "text": {"fp32": 0.2, "F16": 0.2, "int8": 0.4, "Q8_0": 0.4},
 }
 TOLERANCE_FACTOR = 3.0
 
 
-def encoder_figures(references: Sequence[ReferenceClip], encoder: OnnxEncoder) -> dict[str, float]:
+def encoder_figures(references: Sequence[ReferenceClip], encoder: AudioEncoder) -> dict[str, float]:
     """Worst differences of embeddings and emotion logits over the clips, and the share of equal labels."""
     outputs = [encoder.encode(clip.waveform) for clip in references]
     pairs = list(zip(references, outputs, strict=True))
@@ -43,7 +42,7 @@ def encoder_figures(references: Sequence[ReferenceClip], encoder: OnnxEncoder) -
 
 
 def language_model_figures(
-    checkpoint: Checkpoint, references: Sequence[ReferenceClip], model: LlamaCppModel
+    checkpoint: Checkpoint, references: Sequence[ReferenceClip], model: LanguageModel
 ) -> dict[str, float]:
     """Differences of the logits along the reference's thought, and shares of equal greedy texts and labels."""
     worst, divergences, texts, labels = 0.0, [], [], []
@@ -64,7 +63,7 @@ def language_model_figures(
 
 
 def end_to_end_figures(
-    checkpoint: Checkpoint, references: Sequence[ReferenceClip], encoder: OnnxEncoder, model: LlamaCppModel
+    checkpoint: Checkpoint, references: Sequence[ReferenceClip], encoder: AudioEncoder, model: LanguageModel
 ) -> dict[str, float]:
     """Share of clips that get the same label from encoder and language model together as from the reference."""
     prompt, labels = checkpoint.prompt, []
@@ -76,8 +75,8 @@ def end_to_end_figures(
     return {"clips": len(references), "label_agreement": agreement(truths, labels)}
 
 
-def tokenizer_figures(checkpoint: Checkpoint, model: LlamaCppModel) -> dict[str, float]:
-    """Share of sample texts with the same token ids from llama.cpp as from the Hugging Face tokenizer."""
+def tokenizer_figures(checkpoint: Checkpoint, model: LanguageModel) -> dict[str, float]:
+    """Share of sample texts with the same token ids from a runtime as from the Hugging Face tokenizer."""
     tokenizer = checkpoint.tokenizer
     tags = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
     texts = sample_texts(tags, [tokenizer.decode([identity]) for identity in range(tokenizer.get_vocab_size())])
@@ -88,15 +87,15 @@ def tokenizer_figures(checkpoint: Checkpoint, model: LlamaCppModel) -> dict[str,
 def golden_tolerances(
     golden: Mapping[str, np.ndarray],
     checkpoint: Checkpoint,
-    encoders: Mapping[str, OnnxEncoder],
-    models: Mapping[str, LlamaCppModel],
+    encoders: Mapping[str, AudioEncoder],
+    models: Mapping[str, LanguageModel],
 ) -> dict[str, dict[str, float]]:
     """What each tap may differ by on another device, for each variant: `tap -> {variant: tolerance}`."""
     measured: dict[str, dict[str, float]] = {tap: {} for tap in METRICS}
     pairs = [(name, next(iter(models))) for name in encoders] + [(next(iter(encoders)), name) for name in models]
     for precision, quantisation in pairs:
         for _, tap, difference in measure_taps(golden, encoders[precision], models[quantisation], checkpoint.prompt):
-            variant = precision if precision in TOLERANCE_FLOORS[tap] else quantisation
+            variant = precision if tap in ENCODER_TAPS else quantisation
             measured[tap][variant] = max(measured[tap].get(variant, 0.0), difference)
     return {
         tap: {
@@ -106,7 +105,7 @@ def golden_tolerances(
     }
 
 
-def _follow_thought(checkpoint: Checkpoint, clip: ReferenceClip, model: LlamaCppModel) -> tuple[np.ndarray, np.ndarray]:
+def _follow_thought(checkpoint: Checkpoint, clip: ReferenceClip, model: LanguageModel) -> tuple[np.ndarray, np.ndarray]:
     """Logits after the prompt and after each token of the reference's thought, and the label scores after it."""
     prompt, tokenizer = checkpoint.prompt, checkpoint.tokenizer
     model.reset()

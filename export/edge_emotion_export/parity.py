@@ -24,7 +24,8 @@ class Limit:
         return bool(np.isfinite(figure)) and (figure >= self.value if self.at_least else figure <= self.value)
 
 
-# fp32 and F32 are the same computation and must agree to rounding; the others must leave the answers as they were.
+# fp32 and F32 are the same computation and must agree to rounding; the others must leave the answers as they were. GGUF
+# files are named by their quantisation, ONNX files by `encoder` (left out) or `llm` and their precision.
 LIMITS: Mapping[str, Mapping[str, Limit]] = {
     "fp32": {
         "embeddings_relative_max": Limit(1e-4),
@@ -39,7 +40,14 @@ LIMITS: Mapping[str, Mapping[str, Limit]] = {
         "label_agreement": Limit(1.0, at_least=True),
     },
     "F16": {"logits_kl_max": Limit(1e-2), "label_agreement": Limit(0.98, at_least=True)},
-    "Q8_0": {"logits_kl_mean": Limit(1e-2), "label_agreement": Limit(0.95, at_least=True)},
+    "Q8_0": {"logits_kl_mean": Limit(1e-2), "label_agreement": Limit(0.98, at_least=True)},
+    "llm.tokenizer": {"texts_equal": Limit(1.0, at_least=True)},
+    "llm.fp32": {
+        "logits_max": Limit(1e-4),
+        "text_equal": Limit(1.0, at_least=True),
+        "label_agreement": Limit(1.0, at_least=True),
+    },
+    "llm.int8": {"logits_kl_mean": Limit(1e-2), "label_agreement": Limit(0.98, at_least=True)},
     "end_to_end": {"label_agreement": Limit(0.9, at_least=True)},
     # Speech models of full size: no head, and logits so far from 0 that rounding is told relative to them.
     "omni.fp32": {"embeddings_relative_max": Limit(1e-4)},
@@ -54,6 +62,7 @@ LIMITS: Mapping[str, Mapping[str, Limit]] = {
     "Q5_K_M": {"logits_kl_mean": Limit(5e-2), "label_agreement": Limit(0.95, at_least=True)},
     "Q4_K_M": {"logits_kl_mean": Limit(0.1), "label_agreement": Limit(0.95, at_least=True)},
     "IQ4_NL": {"logits_kl_mean": Limit(0.1), "label_agreement": Limit(0.95, at_least=True)},
+    "llm.end_to_end": {"label_agreement": Limit(0.9, at_least=True)},
 }
 
 

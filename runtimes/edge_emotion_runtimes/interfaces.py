@@ -88,6 +88,10 @@ class LanguageModel(Protocol):
         """Return to the saved prefix."""
         ...
 
+    def reset(self) -> None:
+        """Forget everything, the saved prefix too."""
+        ...
+
     def describe(self) -> dict[str, Any]:
         """What runs, as plain types."""
         ...

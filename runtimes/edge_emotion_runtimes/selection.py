@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 from edge_emotion.bundle import Bundle, load_bundle, verify_files
 from edge_emotion.errors import BundleError, RuntimeUnavailableError
+from edge_emotion.manifest import LLM_RUNTIMES, LlmVariant
 from edge_emotion_runtimes.analyzer import Analyzer
 from edge_emotion_runtimes.interfaces import AudioEncoder, LanguageModel
-from edge_emotion_runtimes.llama_cpp_model import LlamaCppModel
-from edge_emotion_runtimes.onnx_encoder import CPU_PROVIDER, OnnxEncoder
+from edge_emotion_runtimes.language_models import is_installed, open_language_model
+from edge_emotion_runtimes.onnx_encoder import OnnxEncoder
+from edge_emotion_runtimes.onnx_session import CPU_PROVIDER
 
 LOGGER = logging.getLogger("edge_emotion.selection")
 
 _PROVIDERS = {"cpu": CPU_PROVIDER, "cuda": "CUDAExecutionProvider"}
 _NO_LLM = "none"
 # Decoding is bound by memory, so smaller weights are faster; the bundle's receipts say what they cost in accuracy.
-_BEST_ON_CPU = {"encoder": "int8", "llm": "Q8_0"}
+_BEST_ON_CPU = {"encoder": "int8", "onnxruntime": "int8", "llama.cpp": "Q8_0"}
+# What benchmarks/llm_runtimes.py measures: for nano (1 MB) onnxruntime is the faster; at 135 million parameters (140
+# MB) it reads a prompt in half the time but writes more slowly than llama.cpp, and an explanation is mostly writing.
+_ONNX_FASTER_BELOW_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
 class _Choice:
     file: str
     reason: str
+    asked: bool = True
+    """Whether running something else is a fallback; else it is only another choice."""
+
+
+_OpenedLlm = tuple[LanguageModel | None, str, list[str]]
+"""A language model, why it runs, and what could not."""
 
 
 def load(
@@ -42,7 +52,8 @@ def load(
     Args:
         bundle: Name of a built-in bundle, or a bundle's folder.
         encoder: Precision of the audio encoder as the bundle names it, or `auto`.
-        llm: Quantisation of the language model as the bundle names it, `auto`, or `none` for the encoder's head alone.
+        llm: Runtime of the language model (`onnxruntime`, `llama.cpp`), or its quantisation as the bundle names it,
+            `auto`, or `none` for the encoder's head alone.
         device: `cpu`, `cuda`, or `auto`.
         strict: Anything but what was asked for is an error instead of a recorded fallback.
 
@@ -55,22 +66,19 @@ def load(
         raise RuntimeUnavailableError("; ".join(fallbacks) + "; choose device 'cpu', or load without strict")
     opened = load_bundle(bundle, verify=False)
     manifest = opened.manifest
-    encoder_choice = _choose("encoder", encoder, [(v.precision, v.file) for v in manifest.encoder.variants], opened)
-    llm_choice = None
-    if llm != _NO_LLM:
-        llm_choice = _choose("llm", llm, [(v.quantisation, v.file) for v in manifest.llm.variants], opened)
-    choices = [choice for choice in (encoder_choice, llm_choice) if choice]
-    verify_files(opened.path, manifest, [choice.file for choice in choices])
-    loaded_encoder, loaded_llm = _load_both(
+    encoder_choice = _choose_encoder(encoder, opened)
+    llm_choices = [] if llm == _NO_LLM else _choose_llm(llm, opened)
+    verify_files(opened.path, manifest, opened.files_of(encoder_choice.file))
+    loaded_encoder, (loaded_llm, llm_reason, llm_fallbacks) = _load_both(
         lambda: OnnxEncoder(opened.path / encoder_choice.file, providers=(provider,), strict=strict),
-        lambda: llm_choice and LlamaCppModel(opened.path / llm_choice.file, manifest.llm.context_tokens),
+        lambda: _open_first(llm_choices, opened, strict),
     )
     try:
         _prove(opened, loaded_encoder, loaded_llm)
         selection = {
             "device": device_reason,
-            "chosen": {"encoder": encoder_choice.reason, "llm": llm_choice.reason if llm_choice else "none: asked for"},
-            "fallbacks": fallbacks,
+            "chosen": {"encoder": encoder_choice.reason, "llm": llm_reason},
+            "fallbacks": [*fallbacks, *llm_fallbacks],
         }
         LOGGER.info("running %s: %s", manifest.name, selection)
         return Analyzer(opened, loaded_encoder, loaded_llm, selection)
@@ -87,38 +95,102 @@ def _plan_device(device: str, needs_llm: bool) -> tuple[str, str, list[str]]:
         raise RuntimeUnavailableError(f"unknown device {device!r}; allowed: auto, {', '.join(_PROVIDERS)}")
     fallbacks = []
     if device != "cpu" and needs_llm:
-        fallbacks.append(f"language model: {device} was asked for, this version runs llama.cpp on the processor only")
+        fallbacks.append(f"language model: {device} was asked for, this version runs it on the processor only")
     return _PROVIDERS[device], f"{device}: asked for", fallbacks
 
 
-def _choose(part: str, asked: str, variants: Sequence[tuple[str, str]], bundle: Bundle) -> _Choice:
+def _choose_encoder(asked: str, bundle: Bundle) -> _Choice:
     """The variant asked for, or the best for a processor, or the bundle's first."""
-    files = dict(variants)
+    files = {variant.precision: variant.file for variant in bundle.manifest.encoder.variants}
     if asked != "auto":
         if asked not in files:
-            known = [*files, *([_NO_LLM] if part == "llm" else [])]
-            raise BundleError(
-                f"bundle {bundle.manifest.name!r} has no {part} {asked!r}; it has: {', '.join(known)}, or give auto"
-            )
+            raise _no_such("encoder", asked, files, bundle)
         return _Choice(files[asked], f"{asked}: asked for")
-    best = _BEST_ON_CPU[part]
+    best = _BEST_ON_CPU["encoder"]
     if best in files:
         return _Choice(files[best], f"{best}: preferred on a processor among {', '.join(files)}")
-    first = variants[0][0]
+    first = next(iter(files))
     return _Choice(files[first], f"{first}: the bundle's preferred variant, it has no {best}")
 
 
+def _choose_llm(asked: str, bundle: Bundle) -> list[_Choice]:
+    """What to run, and after it what can stand in where its runtime is not to be had."""
+    best = _best_of_each_runtime(bundle)
+    variants = {variant.quantisation: variant for variant in bundle.manifest.llm.variants}
+    if asked == "auto":
+        first, why = _faster(best, bundle)
+    elif asked in LLM_RUNTIMES.values() and asked not in best:
+        raise BundleError(
+            f"bundle {bundle.manifest.name!r} has no language model for {asked}, only for {', '.join(best)}"
+        )
+    else:
+        first, why = best.get(asked) or variants.get(asked), "asked for"
+        if first is None:
+            raise _no_such("llm", asked, [*variants, *best, _NO_LLM], bundle)
+    others = [variant for runtime, variant in best.items() if runtime != first.runtime]
+    return [
+        _Choice(first.file, f"{first.quantisation}: {why}", asked != "auto" or is_installed(first.runtime)),
+        *(_Choice(other.file, f"{other.quantisation}: {first.runtime} cannot be had here") for other in others),
+    ]
+
+
+def _best_of_each_runtime(bundle: Bundle) -> dict[str, LlmVariant]:
+    """The best variant for a processor of each runtime that the bundle has files for, else its first of them."""
+    best: dict[str, LlmVariant] = {}
+    for variant in bundle.manifest.llm.variants:
+        if variant.runtime not in best or variant.quantisation == _BEST_ON_CPU[variant.runtime]:
+            best[variant.runtime] = variant
+    return best
+
+
+def _faster(best: Mapping[str, LlmVariant], bundle: Bundle) -> tuple[LlmVariant, str]:
+    """The variant of the faster runtime for a model of this size, and why."""
+    if len(best) == 1:
+        ((runtime, variant),) = best.items()
+        return variant, f"the bundle is for {runtime} only"
+    size = bundle.manifest.files[best["onnxruntime"].file].size
+    runtime = "onnxruntime" if size < _ONNX_FASTER_BELOW_BYTES else "llama.cpp"
+    absent = [name for name in best if name != runtime and not is_installed(name)]
+    also = f"; {', '.join(absent)} is not installed" if absent else ""
+    return best[runtime], f"{runtime} is the faster for a model of {size / 1e6:.0f} MB{also}"
+
+
+def _no_such(part: str, asked: str, known: Iterable[str], bundle: Bundle) -> BundleError:
+    return BundleError(
+        f"bundle {bundle.manifest.name!r} has no {part} {asked!r}; it has: {', '.join(known)}, or give auto"
+    )
+
+
+def _open_first(choices: Sequence[_Choice], bundle: Bundle, strict: bool) -> _OpenedLlm:
+    """The first language model whose runtime is to be had, why it runs, and the fallbacks on the way to it."""
+    fallbacks: list[str] = []
+    problem: RuntimeUnavailableError | None = None
+    for choice in choices:
+        verify_files(bundle.path, bundle.manifest, bundle.files_of(choice.file))
+        try:
+            model = open_language_model(bundle.path / choice.file, bundle.manifest.llm.context_tokens)
+        except RuntimeUnavailableError as error:
+            if strict and choice.asked:
+                raise
+            problem = problem or error
+            fallbacks += [f"language model: {choice.file} was to run and does not: {error}"] * choice.asked
+            continue
+        return model, choice.reason, fallbacks
+    if problem:
+        raise problem
+    return None, "none: asked for", []
+
+
 def _load_both(
-    load_encoder: Callable[[], AudioEncoder], load_llm: Callable[[], LanguageModel | None]
-) -> tuple[AudioEncoder, LanguageModel | None]:
+    load_encoder: Callable[[], AudioEncoder], load_llm: Callable[[], _OpenedLlm]
+) -> tuple[AudioEncoder, _OpenedLlm]:
     """Load encoder and language model side by side; if one fails, the other is closed."""
     with ThreadPoolExecutor(2) as pool:
-        futures: list[Any] = [pool.submit(load_encoder), pool.submit(load_llm)]
-    failure = next((future.exception() for future in futures if future.exception()), None)
-    if failure:
-        _close(*(future.result() for future in futures if not future.exception()))
+        encoder, llm = pool.submit(load_encoder), pool.submit(load_llm)
+    if failure := encoder.exception() or llm.exception():
+        _close(None if encoder.exception() else encoder.result(), None if llm.exception() else llm.result()[0])
         raise failure
-    return futures[0].result(), futures[1].result()
+    return encoder.result(), llm.result()
 
 
 def _close(*parts: AudioEncoder | LanguageModel | None) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,7 @@ from edge_emotion.metrics import softmax
 
 if TYPE_CHECKING:
     from edge_emotion.prompt import Prompt
-    from edge_emotion_runtimes.llama_cpp_model import LlamaCppModel
-    from edge_emotion_runtimes.onnx_encoder import OnnxEncoder
+    from edge_emotion_runtimes.interfaces import AudioEncoder, LanguageModel
 
 GOLDEN_NAME = "golden.npz"
 # How each tap is compared; all are 0 for equal values and grow with the difference.
@@ -34,7 +34,7 @@ METRICS: Mapping[str, str] = {
     "first_logits": "KL divergence, nats",
     "text": "share of words that differ",
 }
-_ENCODER_TAPS = ("embeddings", "emotion_logits")
+ENCODER_TAPS = ("embeddings", "emotion_logits")
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,14 @@ def verify_bundle(bundle: str | Bundle = "nano", encoder: str = "auto", llm: str
     Args:
         bundle: Name, folder, or an opened bundle.
         encoder: Precision of the encoder; "auto" takes the bundle's preferred one.
-        llm: Quantisation of the language model; "auto" takes the bundle's preferred one.
+        llm: Quantisation of the language model, or a runtime, whose first variant is taken; "auto" takes the bundle's
+            preferred one.
 
     Raises:
         BundleError: A file differs from the manifest, or the bundle has no golden clips or tolerances.
         RuntimeUnavailableError: A runtime is not installed here.
     """
-    from edge_emotion_runtimes.llama_cpp_model import LlamaCppModel
+    from edge_emotion_runtimes.language_models import open_language_model
     from edge_emotion_runtimes.onnx_encoder import OnnxEncoder
 
     opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle, verify=False)
@@ -102,11 +103,11 @@ def verify_bundle(bundle: str | Bundle = "nano", encoder: str = "auto", llm: str
     used = [path.relative_to(opened.path).as_posix() for path in (encoder_path, llm_path)]
     verify_files(opened.path, manifest, [*(name for file in used for name in opened.files_of(file)), GOLDEN_NAME])
     golden = read_golden(opened)
-    variants = {name: precision if name in _ENCODER_TAPS else quantisation for name in _taps(opened)}
+    variants = {name: precision if name in ENCODER_TAPS else quantisation for name in _taps(opened)}
     tolerances = {name: _tolerance(opened, name, variant) for name, variant in variants.items()}
     with (
         OnnxEncoder(encoder_path) as audio_encoder,
-        LlamaCppModel(llm_path, context_tokens=manifest.llm.context_tokens) as language_model,
+        closing(open_language_model(llm_path, manifest.llm.context_tokens)) as language_model,
     ):
         taps = tuple(
             Tap(clip, name, METRICS[name], difference, tolerances[name])
@@ -137,7 +138,7 @@ def read_golden(bundle: Bundle) -> dict[str, np.ndarray]:
 
 
 def measure_taps(
-    golden: Mapping[str, np.ndarray], encoder: OnnxEncoder, llm: LlamaCppModel, prompt: Prompt
+    golden: Mapping[str, np.ndarray], encoder: AudioEncoder, llm: LanguageModel, prompt: Prompt
 ) -> Iterator[tuple[int, str, float]]:
     """How far the models are from the reference: clip, tap and difference (see `METRICS`), one after the other."""
     longest = int(golden.get("max_think_tokens", prompt.max_think_tokens))
@@ -154,7 +155,7 @@ def measure_taps(
         yield clip, "text", word_difference(text, str(reference["text"]))
 
 
-def think(llm: LlamaCppModel, prompt: Prompt, embeddings: np.ndarray) -> tuple[np.ndarray, str]:
+def think(llm: LanguageModel, prompt: Prompt, embeddings: np.ndarray) -> tuple[np.ndarray, str]:
     """Logits after the prompt `(vocabulary,)` and the greedy thinking, for embeddings `(tokens, dim)`."""
     llm.reset()
     llm.prefill([llm.tokenize(prompt.before_audio), embeddings, llm.tokenize(prompt.after_audio)])

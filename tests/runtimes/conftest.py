@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -55,55 +54,48 @@ def token_embeddings(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 0.5, (len(vocabulary()), EMBEDDING_DIM)).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class TinyDecoder:
+LAYERS, HEADS, KEY_VALUE_HEADS, HIDDEN = 2, 2, 1, 64
+
+
+def decoder_weights(seed: int = 0) -> dict[str, np.ndarray]:
     """Weights of a two-layer Qwen2 under their Hugging Face names, the same for every file format."""
-
-    seed: int = 0
-    layers: int = 2
-    heads: int = 2
-    key_value_heads: int = 1
-    hidden: int = 64
-
-    def weights(self) -> dict[str, np.ndarray]:
-        dim, random = EMBEDDING_DIM, np.random.default_rng(self.seed + 1)
-        kv_dim = dim // self.heads * self.key_value_heads
-        weights = {
-            "model.embed_tokens.weight": token_embeddings(self.seed),
-            "model.norm.weight": np.ones(dim),
-            "lm_head.weight": random.normal(0, 1, (len(vocabulary()), dim)),
-        }
-        shapes = {
-            "input_layernorm.weight": (dim,), "post_attention_layernorm.weight": (dim,),
-            "self_attn.q_proj.weight": (dim, dim), "self_attn.q_proj.bias": (dim,),
-            "self_attn.k_proj.weight": (kv_dim, dim), "self_attn.k_proj.bias": (kv_dim,),
-            "self_attn.v_proj.weight": (kv_dim, dim), "self_attn.v_proj.bias": (kv_dim,),
-            "self_attn.o_proj.weight": (dim, dim),
-            "mlp.gate_proj.weight": (self.hidden, dim), "mlp.up_proj.weight": (self.hidden, dim),
-            "mlp.down_proj.weight": (dim, self.hidden),
-        }  # fmt: skip
-        for layer in range(self.layers):
-            for name, shape in shapes.items():
-                value = np.ones(shape) if "norm" in name else random.normal(0, dim**-0.5, shape)
-                weights[f"model.layers.{layer}.{name}"] = value
-        return {name: value.astype(np.float32) for name, value in weights.items()}
+    dim, random = EMBEDDING_DIM, np.random.default_rng(seed + 1)
+    kv_dim = dim // HEADS * KEY_VALUE_HEADS
+    weights = {
+        "model.embed_tokens.weight": token_embeddings(seed),
+        "model.norm.weight": np.ones(dim),
+        "lm_head.weight": random.normal(0, 1, (len(vocabulary()), dim)),
+    }
+    shapes = {
+        "input_layernorm.weight": (dim,), "post_attention_layernorm.weight": (dim,),
+        "self_attn.q_proj.weight": (dim, dim), "self_attn.q_proj.bias": (dim,),
+        "self_attn.k_proj.weight": (kv_dim, dim), "self_attn.k_proj.bias": (kv_dim,),
+        "self_attn.v_proj.weight": (kv_dim, dim), "self_attn.v_proj.bias": (kv_dim,),
+        "self_attn.o_proj.weight": (dim, dim),
+        "mlp.gate_proj.weight": (HIDDEN, dim), "mlp.up_proj.weight": (HIDDEN, dim),
+        "mlp.down_proj.weight": (dim, HIDDEN),
+    }  # fmt: skip
+    for layer in range(LAYERS):
+        for name, shape in shapes.items():
+            value = np.ones(shape) if "norm" in name else random.normal(0, dim**-0.5, shape)
+            weights[f"model.layers.{layer}.{name}"] = value
+    return {name: value.astype(np.float32) for name, value in weights.items()}
 
 
 def write_language_model(path: Path, seed: int = 0, context_tokens: int = 512) -> Path:
     """The tiny decoder as GGUF in F32."""
-    tiny = TinyDecoder(seed)
     writer = gguf.GGUFWriter(str(path), "qwen2")
     writer.add_context_length(context_tokens)
     writer.add_embedding_length(EMBEDDING_DIM)
-    writer.add_block_count(tiny.layers)
-    writer.add_feed_forward_length(tiny.hidden)
-    writer.add_head_count(tiny.heads)
-    writer.add_head_count_kv(tiny.key_value_heads)
+    writer.add_block_count(LAYERS)
+    writer.add_feed_forward_length(HIDDEN)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KEY_VALUE_HEADS)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_rope_freq_base(10_000.0)
     _add_tokenizer(writer)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN2, tiny.layers)
-    for name, value in tiny.weights().items():
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN2, LAYERS)
+    for name, value in decoder_weights(seed).items():
         writer.add_tensor(names.get_name(name, try_suffixes=(".weight", ".bias")), value)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -114,14 +106,13 @@ def write_language_model(path: Path, seed: int = 0, context_tokens: int = 512) -
 
 def write_onnx_language_model(path: Path, seed: int = 0, precision: Precision = "fp32", **metadata: str) -> Path:
     """The tiny decoder as ONNX; its positions go to 2048."""
-    tiny = TinyDecoder(seed)
     sizes = DecoderSizes(
         vocabulary=len(vocabulary()),
         dim=EMBEDDING_DIM,
-        layers=tiny.layers,
-        heads=tiny.heads,
-        key_value_heads=tiny.key_value_heads,
-        head_dim=EMBEDDING_DIM // tiny.heads,
+        layers=LAYERS,
+        heads=HEADS,
+        key_value_heads=KEY_VALUE_HEADS,
+        head_dim=EMBEDDING_DIM // HEADS,
         context_tokens=2048,
         rope_theta=10_000.0,
         norm_epsilon=1e-6,
@@ -135,7 +126,7 @@ def write_onnx_language_model(path: Path, seed: int = 0, precision: Precision = 
         "tokenizer": tokenizer_json(),
         "end_token": str(vocabulary().index(END)),
     }
-    save_decoder(build_decoder(sizes, tiny.weights().get, precision), path, facts | metadata)
+    save_decoder(build_decoder(sizes, decoder_weights(seed).get, precision), path, facts | metadata)
     return path
 
 
@@ -204,12 +195,17 @@ def write_encoder(
     return path
 
 
-def write_bundle(folder: Path, context_tokens: int = 512, max_window_s: float = 20.0) -> Path:
-    """A complete bundle with two encoder variants (of the same weights) and one language model."""
+def write_bundle(
+    folder: Path, context_tokens: int = 512, max_window_s: float = 20.0, llms: Sequence[str] = ("Q8_0",)
+) -> Path:
+    """A complete bundle with two encoder variants and language models of equal weights (`Q8_0`: GGUF, `int8`: ONNX)."""
     folder.mkdir()
     write_encoder(folder / "encoder.int8.onnx")
     shutil.copy(folder / "encoder.int8.onnx", folder / "encoder.fp32.onnx")
-    write_language_model(folder / "llm.Q8_0.gguf")
+    files = {"Q8_0": "llm.Q8_0.gguf", "int8": "llm.int8.onnx"}
+    writers = {"Q8_0": write_language_model, "int8": write_onnx_language_model}
+    for name in llms:
+        writers[name](folder / files[name])
     calibration = Calibration(temperature=2.0, ece=0.05, abstain_below=0.3)
     manifest = Manifest(
         name="tiny",
@@ -230,7 +226,7 @@ def write_bundle(folder: Path, context_tokens: int = 512, max_window_s: float = 
             min_window_s=0.5,
             max_window_s=max_window_s,
         ),
-        llm=LlmSpec((LlmVariant("llm.Q8_0.gguf", "Q8_0"),), "qwen2", context_tokens),
+        llm=LlmSpec(tuple(LlmVariant(files[name], name) for name in llms), "qwen2", context_tokens),
         prompt=Prompt(max_think_tokens=24),
         thresholds=Thresholds({cue.name: tuple(_cuts(cue.levels)) for cue in CUES}, "invented for tests"),
         calibration={"llm": calibration, "head": calibration},
@@ -281,6 +277,12 @@ def onnx_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def both_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle for both language-model runtimes."""
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "both", llms=("int8", "Q8_0"))
 
 
 @pytest.fixture(scope="session")

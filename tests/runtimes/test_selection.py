@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,10 @@ import edge_emotion
 from edge_emotion.bundle import load_bundle, write_manifest
 from edge_emotion.errors import BundleError, RuntimeUnavailableError
 from edge_emotion.manifest import Manifest
-from edge_emotion_runtimes import selection
+from edge_emotion_runtimes import language_models, llama_cpp_bindings, selection
+from edge_emotion_runtimes.llama_cpp_model import LlamaCppModel
+from edge_emotion_runtimes.onnx_encoder import OnnxEncoder
+from edge_emotion_runtimes.onnx_language_model import OnnxLanguageModel
 
 CLIP = Path(__file__).parent.parent / "data" / "emodb_14a04Aa.flac"
 
@@ -66,7 +71,8 @@ def test_a_bundle_without_the_favourite_gives_its_own(copy):
     ("arguments", "message"),
     [
         ({"encoder": "int4"}, "has no encoder 'int4'; it has: fp32, int8, or give auto"),
-        ({"llm": "Q2_K"}, "has no llm 'Q2_K'; it has: Q8_0, none, or give auto"),
+        ({"llm": "Q2_K"}, "has no llm 'Q2_K'; it has: Q8_0, llama.cpp, none, or give auto"),
+        ({"llm": "onnxruntime"}, "no language model for onnxruntime, only for llama.cpp"),
     ],
 )
 def test_unknown_variants_name_the_known(bundle_path, arguments, message):
@@ -89,6 +95,100 @@ def test_a_device_that_cannot_be_had_is_a_fallback_in_every_result(bundle_path):
 def test_under_strict_it_is_an_error(bundle_path):
     with pytest.raises(RuntimeUnavailableError, match="choose device 'cpu'"):
         selection.load(bundle_path, device="cuda", strict=True)
+
+
+def llm_of(path: Path, **asked: object) -> tuple[dict, str, list]:
+    with selection.load(path, **asked) as analyzer:  # type: ignore[arg-type]
+        result = analyzer.analyze(CLIP)
+    assert result.reasoning
+    return result.runtime["llm"], result.runtime["chosen"]["llm"], result.runtime["fallbacks"]
+
+
+@pytest.fixture
+def without_llama_cpp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a device where llama-cpp-python was never installed."""
+    monkeypatch.setattr(language_models.importlib.util, "find_spec", _find_anything_but("llama_cpp"))
+    monkeypatch.delitem(sys.modules, "llama_cpp", raising=False)
+    llama_cpp_bindings.library.cache_clear()
+
+
+def _find_anything_but(absent: str):
+    find_spec = importlib.util.find_spec
+    return lambda name, *more: None if name == absent else find_spec(name, *more)
+
+
+@pytest.mark.parametrize(
+    ("asked", "runtime", "reason"),
+    [
+        ("auto", "onnxruntime", "int8: onnxruntime is the faster for a model of 0 MB"),
+        ("onnxruntime", "onnxruntime", "int8: asked for"),
+        ("int8", "onnxruntime", "int8: asked for"),
+        ("llama.cpp", "llama.cpp", "Q8_0: asked for"),
+        ("Q8_0", "llama.cpp", "Q8_0: asked for"),
+    ],
+)
+def test_runtimes_and_variants_can_be_asked_for(both_path, asked, runtime, reason):
+    described, why, fallbacks = llm_of(both_path, llm=asked, strict=True)
+    assert (described["runtime"], why, fallbacks) == (runtime, reason, [])
+    assert described["file"] == {"onnxruntime": "llm.int8.onnx", "llama.cpp": "llm.Q8_0.gguf"}[runtime]
+
+
+def test_both_runtimes_give_the_same_answer(both_path):
+    answers = []
+    for asked in ("onnxruntime", "llama.cpp"):
+        with selection.load(both_path, llm=asked, strict=True) as analyzer:
+            answers.append(analyzer.analyze(CLIP))
+    assert answers[0].label == answers[1].label
+    assert answers[0].reasoning == answers[1].reasoning
+    assert list(answers[0].distribution.values()) == pytest.approx(list(answers[1].distribution.values()), abs=0.01)
+
+
+def test_a_large_model_goes_to_llama_cpp(both_path, monkeypatch):
+    monkeypatch.setattr(selection, "_ONNX_FASTER_BELOW_BYTES", 10)
+    described, why, _ = llm_of(both_path)
+    assert (described["runtime"], why) == ("llama.cpp", "Q8_0: llama.cpp is the faster for a model of 0 MB")
+
+
+@pytest.mark.usefixtures("without_llama_cpp")
+def test_without_llama_cpp_the_default_runs_and_says_so(both_path):
+    described, why, fallbacks = llm_of(both_path, strict=True)
+    assert described["runtime"] == "onnxruntime"
+    assert why.endswith("; llama.cpp is not installed")
+    assert fallbacks == []
+
+
+@pytest.mark.usefixtures("without_llama_cpp")
+def test_a_large_model_without_llama_cpp_runs_too(both_path, monkeypatch):
+    monkeypatch.setattr(selection, "_ONNX_FASTER_BELOW_BYTES", 10)
+    described, why, fallbacks = llm_of(both_path, strict=True)
+    assert (described["runtime"], why, fallbacks) == ("onnxruntime", "int8: llama.cpp cannot be had here", [])
+
+
+@pytest.mark.usefixtures("without_llama_cpp")
+@pytest.mark.parametrize("asked", ["llama.cpp", "Q8_0"])
+def test_llama_cpp_that_was_asked_for_and_is_absent_is_a_fallback(both_path, asked):
+    described, why, fallbacks = llm_of(both_path, llm=asked)
+    assert (described["runtime"], why) == ("onnxruntime", "int8: llama.cpp cannot be had here")
+    assert len(fallbacks) == 1
+    assert fallbacks[0].startswith("language model: llm.Q8_0.gguf was to run and does not: llama.cpp cannot be loaded")
+    with pytest.raises(RuntimeUnavailableError, match="pip install"):
+        selection.load(both_path, llm=asked, strict=True)
+
+
+@pytest.mark.usefixtures("without_llama_cpp")
+def test_a_bundle_for_llama_cpp_alone_says_how_to_install_it(bundle_path, monkeypatch):
+    closed = watch_closing(monkeypatch)
+    with pytest.raises(RuntimeUnavailableError, match="pip install"):
+        selection.load(bundle_path)
+    assert closed == ["OnnxEncoder"]
+
+
+def test_a_language_model_that_no_runtime_reads_is_refused(copy):
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["llm"]["variants"][0]["file"] = "encoder.int8.tflite"
+    manifest["files"]["encoder.int8.tflite"] = manifest["files"]["encoder.int8.onnx"]
+    with pytest.raises(BundleError, match=r"must end in \.onnx or \.gguf"):
+        Manifest.from_dict(manifest)
 
 
 def test_a_changed_byte_is_refused(copy):
@@ -140,18 +240,18 @@ def test_a_language_model_of_another_width_is_refused(copy, tiny):
         selection.load(copy)
 
 
-def test_a_stop_text_of_several_tokens_is_refused(copy, monkeypatch):
+def test_a_prompt_that_cannot_be_used_closes_what_was_opened(copy, monkeypatch):
     manifest = load_bundle(copy).manifest
-    rewrite(copy, prompt=dataclasses.replace(manifest.prompt, stop=("and so on",)))
+    rewrite(copy, prompt=dataclasses.replace(manifest.prompt, after_audio=""))
     closed = watch_closing(monkeypatch)
-    with pytest.raises(BundleError, match="'and so on' is 8 tokens"):
+    with pytest.raises(BundleError, match="must not be empty"):
         selection.load(copy)
     assert sorted(closed) == ["LlamaCppModel", "OnnxEncoder"]
 
 
 def watch_closing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     closed: list[str] = []
-    for kind in (selection.LlamaCppModel, selection.OnnxEncoder):
+    for kind in (LlamaCppModel, OnnxLanguageModel, OnnxEncoder):
 
         def close(self: object, original=kind.close) -> None:
             closed.append(type(self).__name__)

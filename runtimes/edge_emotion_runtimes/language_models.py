@@ -1,0 +1,38 @@
+"""Which runtime reads a language-model file, whether it is installed, and opening the file with it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+
+from edge_emotion.manifest import LLM_RUNTIMES
+from edge_emotion_runtimes.interfaces import LanguageModel
+
+_LIBRARIES: Mapping[str, str] = {"onnxruntime": "onnxruntime", "llama.cpp": "llama_cpp"}
+
+
+def is_installed(runtime: str) -> bool:
+    """Whether a runtime's library is there; importing it may still fail."""
+    return importlib.util.find_spec(_LIBRARIES[runtime]) is not None
+
+
+def open_language_model(path: Path, context_tokens: int, threads: int | None = None) -> LanguageModel:
+    """The language model in a file, on the runtime that reads such files; only that runtime is imported.
+
+    Args:
+        path: A file whose ending is in `LLM_RUNTIMES`.
+        context_tokens: Tokens and embedding rows the sequence may hold.
+        threads: Processor threads; None lets the runtime choose.
+
+    Raises:
+        BundleError: The file is missing or damaged.
+        RuntimeUnavailableError: Its runtime is not installed or cannot be loaded.
+    """
+    if LLM_RUNTIMES[path.suffix] == "onnxruntime":
+        from edge_emotion_runtimes.onnx_language_model import OnnxLanguageModel
+
+        return OnnxLanguageModel(path, context_tokens, threads)
+    from edge_emotion_runtimes.llama_cpp_model import LlamaCppModel
+
+    return LlamaCppModel(path, context_tokens, threads)
