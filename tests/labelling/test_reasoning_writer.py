@@ -15,8 +15,8 @@ from edge_emotion.errors import LabellingError
 from edge_emotion.labels import EMOTIONS
 from edge_emotion.wording import PHRASES
 from edge_emotion_train.labelling import phrasebook
-from edge_emotion_train.labelling.built_in_writer import record_rng, weigh, write
-from edge_emotion_train.labelling.findings import Background, Findings, findings_of
+from edge_emotion_train.labelling.built_in_writer import Side, record_rng, weigh, write
+from edge_emotion_train.labelling.findings import Background, Findings, cues_to_say, findings_of
 from edge_emotion_train.labelling.records import IntonationShape, Level, Word
 from edge_emotion_train.labelling.text_checking import SIZES, opens_with_label
 from edge_emotion_train.reasoning import MOODS, CueEmotionTable
@@ -53,7 +53,7 @@ WORDS = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(
-    cue_levels(),
+    cue_levels(fewest=3),
     st.sampled_from(EMOTIONS),
     st.integers(0, 2**32 - 1),
     TEXTS,
@@ -81,7 +81,7 @@ def test_a_full_text_says_what_was_measured_and_nothing_else(
     claims = parse_claims(written)
     stated = {(claim.cue, claim.level) for claim in claims}
     assert stated <= set(levels.items())
-    assert len(stated) >= min(5, len(levels)), written
+    assert len(stated) >= min(5, len(cues_to_say(levels))), written
     fewest, most = SIZES["full"]
     assert fewest <= len(written.split()) <= most, written
     assert not opens_with_label(written, emotion)
@@ -153,23 +153,30 @@ def test_the_weighing_follows_the_table():
     table = CueEmotionTable().fit(clips, ["anger"] * 30 + ["sadness"] * 30 + ["disgust"] * 30)
     for seed in range(20):
         weighing = weigh({"tone": "sharp", "rate": "slow"}, "anger", table, np.random.default_rng(seed))
-        assert (weighing.rival, weighing.pro, weighing.con) == ("sadness", ("tone",), ("rate",))
+        assert weighing.rival == "sadness"
+        assert weighing.sides == (Side("anger", "sadness", ("tone",)), Side("sadness", "anger", ("rate",)))
         assert weighing.other == "disgust"
+    alone = weigh({"tone": "soft", "rate": "slow"}, "sadness", table, np.random.default_rng(0))
+    assert alone.sides == (Side("sadness", "disgust", ("tone",)), Side("sadness", "anger", ("rate",)))
 
 
-def test_what_is_weighed_is_the_clearest():
+def test_what_is_weighed_is_true_of_the_table_and_the_clearest():
     rng = np.random.default_rng(0)
     for seed in range(60):
         levels = {cue.name: str(rng.choice(cue.levels)) for cue in CUES}
         weighing = weigh(levels, "fear", TABLE, np.random.default_rng(seed))
-        balance = {
-            cue: TABLE.log_likelihoods(cue, level)["fear"] - TABLE.log_likelihoods(cue, level)[weighing.rival]
-            for cue, level in levels.items()
-        }
-        assert all(balance[cue] > 0 for cue in weighing.pro)
-        assert all(balance[cue] < 0 for cue in weighing.con)
-        others = [balance[cue] for cue in levels if cue not in weighing.pro]
-        assert min(balance[cue] for cue in weighing.pro) >= max(others)
+        assert [(side.better, side.worse) for side in weighing.sides] == [
+            ("fear", weighing.rival),
+            (weighing.rival, "fear"),
+        ]
+        for side in weighing.sides:
+            balance = {
+                cue: TABLE.log_likelihoods(cue, level)[side.better] - TABLE.log_likelihoods(cue, level)[side.worse]
+                for cue, level in levels.items()
+            }
+            assert min(balance[cue] for cue in side.cues) > 0
+            others = [balance[cue] for cue in levels if cue not in side.cues]
+            assert min(balance[cue] for cue in side.cues) >= max(others)
 
 
 def test_the_words_are_quoted_and_judged_only_where_that_can_be_known():
@@ -214,6 +221,15 @@ def test_unreliable_levels_are_not_spoken_of():
     record = make_record({"pitch": "low", "rate": "slow", "tone": "soft"})
     levels = {**record.levels, "pitch": Level("low", 0.4, "corpus:corpus"), "rate": Level(None, 0.9, None, "unknown")}
     assert findings_of(replace(record, levels=levels), BACKGROUND).cues == {"tone": "soft"}
+
+
+def test_of_direction_and_turn_of_the_melody_only_one_is_said():
+    falling, arch = {"pitch_slope": "falling"}, {"pitch_turn": "rising-falling"}
+    straight = {"pitch_turn": "straight"}
+    assert cues_to_say({**falling, **arch}) == arch
+    assert cues_to_say({**falling, **straight}) == falling
+    assert cues_to_say(straight) == straight
+    assert cues_to_say(falling) == falling
 
 
 @pytest.mark.parametrize("levels", [{}, {"pitch": "low"}])

@@ -44,27 +44,38 @@ WEIGHED = ((2, 1), (1, 1), (2, 2), (3, 1), (3, 2))
 # Half a nat: an emotion has this level 1.65 times as often as another. Less speaks for neither.
 CLEAR_EVIDENCE = 0.5
 SLIGHT_EVIDENCE = 0.1
+# As many of the cues mentioned are left out of the weighing at least.
+CUES_NOT_WEIGHED = 2
+CONTRAST_SHARE = 0.6
 SPEAKER_SENTENCE = 0.5
 ALTERNATIVE_SENTENCE = 0.4
 MOST_DRAFTS = 48
 
 
 @dataclass(frozen=True)
+class Side:
+    """Cues that fit one emotion better than another: names, the clearest first."""
+
+    better: str
+    worse: str
+    cues: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Weighing:
-    """What speaks for an emotion rather than a rival, and what for the rival.
+    """What speaks for an emotion and what against it.
 
     Attributes:
         label: The emotion.
         rival: The emotion it is weighed against.
-        pro: Cue names that fit the emotion better, the clearest first.
-        con: Cue names that fit the rival better.
-        other: A third emotion that these cues allow; None where the table knows only two.
+        sides: For the emotion and against the rival, then the reverse. Where nothing fits the rival better, what fits
+            the emotion better than a third one; at most two.
+        other: A third emotion; None where the table knows only two.
     """
 
     label: str
     rival: str
-    pro: tuple[str, ...]
-    con: tuple[str, ...]
+    sides: tuple[Side, ...]
     other: str | None
 
 
@@ -144,18 +155,24 @@ def weigh(levels: Mapping[str, str], label: str, table: CueEmotionTable, rng: np
     Preferred are rivals that the emotion beats by all cues together, so that the reading follows from them.
     """
     ranked = [name for name, _ in table.rank(levels) if name != label]
-    wanted = WEIGHED[int(rng.integers(len(WEIGHED)))]
     balances = {rival: _balance(levels, label, rival, table) for rival in ranked}
-    winning = [rival for rival in ranked if sum(balances[rival].values()) > 0.0]
-    for pro_count, con_count in (wanted, *sorted(WEIGHED, key=sum, reverse=True)):
+    ranked.sort(key=lambda rival: sum(balances[rival].values()) <= 0.0)
+    possible = [counts for counts in WEIGHED if sum(counts) <= max(2, len(levels) - CUES_NOT_WEIGHED)]
+    wanted = possible[int(rng.integers(len(possible)))]
+    for most_pro, most_con in (wanted, *sorted(possible, key=sum, reverse=True)):
         for least in (CLEAR_EVIDENCE, SLIGHT_EVIDENCE):
-            for rival in (*winning, *(rival for rival in ranked if rival not in winning)):
+            for rival in ranked:
                 pro, con = _sides(balances[rival], least)
-                if len(pro) >= pro_count and len(con) >= con_count:
-                    return Weighing(label, rival, pro[:pro_count], con[:con_count], _other(ranked, rival))
-    rival = (winning or ranked)[0]
-    pro, con = _sides(balances[rival], SLIGHT_EVIDENCE)
-    return Weighing(label, rival, pro[: wanted[0]], con[: wanted[1]], _other(ranked, rival))
+                if len(pro) >= most_pro and len(con) >= most_con:
+                    sides = Side(label, rival, pro[:most_pro]), Side(rival, label, con[:most_con])
+                    return Weighing(label, rival, sides, next((name for name in ranked if name != rival), None))
+    sides = []
+    for rival in ranked:
+        pro, con = _sides(balances[rival], SLIGHT_EVIDENCE)
+        if pro or con:
+            sides.append(Side(label, rival, pro[:1]) if pro else Side(rival, label, con[:1]))
+    other = ranked[2] if len(ranked) > 2 else None
+    return Weighing(label, ranked[0], tuple(sides[:2]), other)
 
 
 def _balance(levels: Mapping[str, str], label: str, rival: str, table: CueEmotionTable) -> dict[str, float]:
@@ -168,10 +185,6 @@ def _sides(balance: Mapping[str, float], least: float) -> tuple[tuple[str, ...],
     pro = tuple(name for name in ordered if balance[name] >= least)
     con = tuple(name for name in reversed(ordered) if balance[name] <= -least)
     return pro, con
-
-
-def _other(ranked: Sequence[str], rival: str) -> str | None:
-    return next((name for name in ranked if name != rival), None)
 
 
 def _says_exactly(text: str, levels: Mapping[str, str]) -> bool:
@@ -225,19 +238,21 @@ def _hear(levels: Mapping[str, str], speakers_own: frozenset[str], rng: np.rando
 
 
 def _weigh_up(levels: Mapping[str, str], weighing: Weighing, rng: np.random.Generator) -> list[str]:
-    """What speaks for the emotion and what for its rival, in drawn order."""
-    label, rival = _said(weighing.label), _said(weighing.rival)
-    sides = [(weighing.pro, label, rival), (weighing.con, rival, label)]
-    sides = [side for side in (sides[index] for index in rng.permutation(2)) if side[0]]
+    """What speaks for and what against, in drawn order."""
+    if not weighing.sides:
+        names = {"label": _said(weighing.label), "rival": _said(weighing.rival)}
+        return [pick(phrasebook.UNDECIDED, rng).format(**names)]
+    sides = [weighing.sides[index] for index in rng.permutation(len(weighing.sides))]
     frames = [phrasebook.SPEAKS_FOR[index] for index in rng.permutation(len(phrasebook.SPEAKS_FOR))]
     sentences = [
-        frame.format(cues=_named_cues(names, levels, rng), better=better, worse=worse)
-        for frame, (names, better, worse) in zip(frames, sides, strict=False)
+        frame.format(cues=_named_cues(side.cues, levels, rng), better=_said(side.better), worse=_said(side.worse))
+        for frame, side in zip(frames, sides, strict=False)
     ]
-    if len(sentences) == 2:
-        return [sentences[0], pick(phrasebook.CONTRASTS, rng) + sentences[1]]
-    rest = pick(phrasebook.ONE_SIDED if sentences else phrasebook.UNDECIDED, rng)
-    return [*sentences, rest.format(label=label, rival=rival)]
+    opposed = len(sides) == 2 and (sides[0].better == weighing.label) != (sides[1].better == weighing.label)
+    # Not always said, or its absence would tell that all is on one side.
+    if rng.random() < CONTRAST_SHARE and opposed:
+        sentences[1] = pick(phrasebook.CONTRASTS, rng) + sentences[1]
+    return sentences
 
 
 def _words_and_voice(findings: Findings, label: str, rng: np.random.Generator) -> str | None:

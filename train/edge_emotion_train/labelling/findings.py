@@ -36,7 +36,8 @@ class Findings:
     """What is known of a clip beside its emotion.
 
     Attributes:
-        cues: Cue name to level, for the cues whose measure is reliable, in the order of `CUES`.
+        cues: Cue name to level, for the cues that are reliable and can be said beside each other, in the order of
+            `CUES`.
         speakers_own: Those of them whose thresholds are the speaker's own.
         intonation: Shape of the melody; None where it is unsure.
         stressed: The words that stand out most, as written.
@@ -136,9 +137,16 @@ def reliable_cues(record: Record) -> dict[str, str]:
     }
 
 
+def cues_to_say(cues: Mapping[str, str]) -> dict[str, str]:
+    """Without those that another says better: a melody that turns has no one direction, one that does not turn has."""
+    turned = cues.get("pitch_turn", "straight") != "straight"
+    unsaid = "pitch_slope" if turned else "pitch_turn" if "pitch_slope" in cues else None
+    return {name: level for name, level in cues.items() if name != unsaid}
+
+
 def findings_of(record: Record, background: Background) -> Findings:
     """What may be said of a record."""
-    cues = reliable_cues(record)
+    cues = cues_to_say(reliable_cues(record))
     levels = record.levels or {}
     shape = record.intonation
     text = _one_line(record.text or "")

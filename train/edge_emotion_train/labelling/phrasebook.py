@@ -282,9 +282,9 @@ STRESSES: tuple[str, ...] = (
     "What is brought out most is {words}.",
     "The stress lies on {words}.",
     "The ear is led to {words}.",
-    "{words} carries the main stress.",
+    "The main stress rests on {words}.",
     "The emphasis goes to {words}.",
-    "Of all the words, {words} is given the most weight.",
+    "Of all the words, I hear most weight on {words}.",
 )
 
 # --- the words -------------------------------------------------------------------------------------------------------
@@ -342,11 +342,7 @@ SPEAKS_FOR: tuple[str, ...] = (
 )
 # Before the second of two such sentences.
 CONTRASTS: tuple[str, ...] = ("still, ", "yet ", "on the other hand, ", "against that, ", "even so, ", "then again, ")
-# Where nothing is found on the other side.
-ONE_SIDED: tuple[str, ...] = (
-    "I find nothing that sets {label} and {rival} apart in the other direction.",
-    "Beyond this, {label} and {rival} have much the same to show.",
-)
+# Where nothing speaks for or against.
 UNDECIDED: tuple[str, ...] = (
     "Cue by cue, {label} and {rival} are hard to tell apart here.",
     "One by one, these signs leave {label} and {rival} side by side.",
