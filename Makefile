@@ -6,17 +6,19 @@ BIN := $(VENV)/bin
 CONSTRAINTS := constraints/cpu.txt
 PIP_INSTALL := $(BIN)/python -m pip install --no-input --disable-pip-version-check --progress-bar off -c $(CONSTRAINTS)
 
-# Portable to every x86-64 with AVX2 and every aarch64, without the image library. For CUDA: CMAKE_ARGS=-DGGML_CUDA=on make demo
+# How llama.cpp is compiled: portable to every x86-64 with AVX2 and every aarch64, without the image library. For CUDA:
+# CMAKE_ARGS=-DGGML_CUDA=on make llama
 export CMAKE_ARGS ?= -DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 # Idle OpenMP threads sleep instead of spinning: on two cores several test processes would starve each other.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format clean
+.PHONY: help demo llama test lint types format clean
 
 help:
-	@echo "make demo     set up the device side and analyse examples/*.wav"
+	@echo "make demo     set up the device side (no compiler needed) and analyse examples/*.wav"
+	@echo "make llama    add llama.cpp, the second runtime of the language model (compiles it: needs a C++ compiler)"
 	@echo "make test     set up everything, then lint, types and tests"
 	@echo "make lint     ruff, ruff format --check, import-linter"
 	@echo "make types    pyright"
@@ -26,6 +28,8 @@ help:
 
 demo: $(VENV)/.device
 	$(BIN)/edge-emotion analyze examples/*.wav
+
+llama: $(VENV)/.llama
 
 test: lint types
 	$(BIN)/python -m pytest -n 2
@@ -53,18 +57,18 @@ $(VENV)/.created:
 	@$(PYTHON) -m venv $(VENV) || { echo "python -m venv failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@touch $@
 
-$(VENV)/.llama: $(CONSTRAINTS) | $(VENV)/.created
-	@echo "==> installing llama-cpp-python: compiled from source the first time (6 to 12 minutes on 2 cores), from pip's cache after that"
-	@$(PIP_INSTALL) llama-cpp-python || { \
-	  echo "compiling llama-cpp-python failed; it needs a C and a C++ compiler, on Debian and Ubuntu: apt install build-essential" >&2; exit 1; }
-	@touch $@
-
-$(VENV)/.device: pyproject.toml $(CONSTRAINTS) $(VENV)/.llama
-	@echo "==> installing edge-emotion for this device (about 60 MB of wheels, no torch; under a minute)"
+$(VENV)/.device: pyproject.toml $(CONSTRAINTS) | $(VENV)/.created
+	@echo "==> installing edge-emotion for this device (about 60 MB of wheels, no torch, no compiler; under a minute)"
 	@$(PIP_INSTALL) -q -e .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.device
+$(VENV)/.llama: $(VENV)/.device
+	@echo "==> installing llama-cpp-python: compiled from source the first time (6 to 12 minutes on 2 cores), from pip's cache after that"
+	@$(PIP_INSTALL) -e ".[llama-cpp]" || { \
+	  echo "compiling llama-cpp-python failed; it needs a C and a C++ compiler, on Debian and Ubuntu: apt install build-essential" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.llama
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "training, export and their tests need Python >= 3.11, but $(VENV) has $$($(BIN)/python --version); rm -r $(VENV) and try PYTHON=python3.12 make test" >&2; exit 1; }
 	@echo "==> installing training, export and development tools (torch and friends: a few minutes)"

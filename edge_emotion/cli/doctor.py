@@ -8,7 +8,7 @@ import platform
 import signal
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +18,12 @@ from edge_emotion.cli.terminal import results_console
 
 DEFAULT_BUNDLE = "nano"
 _PROBE_TIMEOUT_S = 60.0
+# What the default bundle runs without, and what it is for.
+_OPTIONAL = {
+    "llama-cpp-python": "a second runtime for language models, the faster one for large ones; needs a compiler"
+}
+# The package that holds each runtime of a language model.
+_PACKAGE_OF = {"onnxruntime": "onnxruntime", "llama.cpp": "llama-cpp-python"}
 _MEND_BUNDLE = "pip install --force-reinstall --no-deps edge-emotion"
 
 # How each package is imported as `m`, and what it then says about itself: an expression that gives a dict. llama.cpp is
@@ -49,6 +55,7 @@ class Finding:
         details: What it says about itself.
         problem: What is wrong; None where it works.
         mend: The exact line that mends it; None where it works or no line can.
+        optional: What it is for, where the default bundle runs without it.
     """
 
     name: str
@@ -56,6 +63,7 @@ class Finding:
     details: dict[str, Any] = field(default_factory=dict)
     problem: str | None = None
     mend: str | None = None
+    optional: str | None = None
 
 
 def doctor(
@@ -63,9 +71,12 @@ def doctor(
 ) -> int:
     """Show what this machine has, what is missing, and how to mend it; exit code 1 if the default bundle cannot run."""
     machine = describe_machine()
-    packages = [probe_package(name) for name in _PROBES]
-    bundles = find_bundles()
-    ready = all(item.works for item in packages) and any(item.name == DEFAULT_BUNDLE and item.works for item in bundles)
+    packages = [replace(probe_package(name), optional=_OPTIONAL.get(name)) for name in _PROBES]
+    working = {item.name for item in packages if item.works}
+    bundles = [_with_a_runtime(item, working) for item in find_bundles()]
+    ready = all(item.works or item.optional for item in packages) and any(
+        item.name == DEFAULT_BUNDLE and item.works for item in bundles
+    )
     if json:
         report = {
             "ready": ready,
@@ -148,8 +159,19 @@ def find_bundles() -> list[Finding]:
         else:
             manifest = bundle.manifest
             mib = round(sum(file.size for file in manifest.files.values()) / 2**20, 1)
-            findings.append(Finding(name, True, {"version": manifest.version, "mib": mib, "path": str(bundle.path)}))
+            runtimes = list(dict.fromkeys(variant.runtime for variant in manifest.llm.variants))
+            details = {"version": manifest.version, "mib": mib, "path": str(bundle.path), "runtimes": runtimes}
+            findings.append(Finding(name, True, details))
     return findings
+
+
+def _with_a_runtime(bundle: Finding, working: set[str]) -> Finding:
+    """The finding of a bundle, wrong where none of the packages can run its language model."""
+    needed = [_PACKAGE_OF[runtime] for runtime in bundle.details.get("runtimes", ())]
+    if not bundle.works or working & set(needed):
+        return bundle
+    problem = f"its language model runs on {' or '.join(needed)}, which cannot be used here"
+    return replace(bundle, works=False, problem=problem, mend=_install_line(needed[0]))
 
 
 def _system_name() -> str:
@@ -193,13 +215,16 @@ def _show(machine: dict[str, Any], packages: list[Finding], bundles: list[Findin
         table = Table.grid(padding=(0, 2))
         for item in findings:
             details = "\n".join(f"{key} {_plain(value)}" for key, value in item.details.items())
-            mark = Text("ok", "green") if item.works else Text("no", "bold red")
+            mark = Text("ok", "green") if item.works else Text("--", "dim") if item.optional else Text("no", "bold red")
             table.add_row(mark, item.name, Text(item.problem or details))
         console.print(table)
     console.print()
     for item in (*packages, *bundles):
         if item.mend:
-            console.print(Text.assemble("to mend ", (item.name, "bold"), f":\n  {item.mend}"), soft_wrap=True)
+            what = Text.assemble("to mend ", (item.name, "bold"))
+            if item.optional:
+                what = Text.assemble("optional: ", (item.name, "bold"), f", {item.optional}")
+            console.print(Text.assemble(what, f":\n  {item.mend}"), soft_wrap=True)
     state, style = ("can", "bold green") if ready else ("cannot", "bold red")
     console.print(Text(f"the default bundle, {DEFAULT_BUNDLE}, {state} run here", style))
 
