@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from edge_emotion.cli import label_views
+from edge_emotion.cli import label_views, label_write
 from edge_emotion.cli.extras import import_from_extra
 from edge_emotion.cli.terminal import printable, results_console, talk
 from edge_emotion.errors import EdgeEmotionError
@@ -21,6 +21,7 @@ app = App(
     name="label",
     help='Recordings to measured, levelled, explained and checked emotion data (needs the extra "train").',
 )
+app.command(label_write.write)
 app.command(label_views.view)
 app.command(label_views.convert)
 Flag = Parameter(negative="", show_default=False)
