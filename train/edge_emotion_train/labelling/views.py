@@ -178,7 +178,9 @@ def _make(
     record, problems = job.record, []
     rows: list[Row] = []
     try:
-        audio = _own_audio(record, folder)
+        if not Path(record.audio).is_file():
+            raise FileNotFoundError("the recording does not exist")
+        audio = "" if name == "ordering" else _own_audio(record, folder)
         for row in _rows(name, job, audio, labels, table, folder, seed, problems):
             rows.append(row)
     except (EdgeEmotionError, CannotRateError) as error:
@@ -243,8 +245,6 @@ def _ordering_rows(record: Record, split: str, folder: Path, seed: int, problems
 
 def _own_audio(record: Record, folder: Path) -> str:
     """The record's file; where it is only a part of one, a cut of it in the view's folder."""
-    if not Path(record.audio).is_file():
-        raise FileNotFoundError("the recording does not exist")
     if not is_part(record):
         return record.audio
     audio = f"audio/{plain_name(record.id)}.flac"
