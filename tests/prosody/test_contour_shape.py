@@ -103,7 +103,8 @@ def test_creak_at_the_end_is_no_turn():
 
 
 def test_a_wide_leap_across_an_unvoiced_gap_is_no_octave_error():
-    f0_hz = np.concatenate([np.full(40, 120.0), np.full(10, np.nan), np.full(40, 240.0), np.full(10, np.nan)])
+    low, high, gap = np.full(30, 120.0), np.full(12, 240.0), np.full(6, np.nan)
+    f0_hz = np.concatenate([low, gap, high, gap, low])
     voiced = np.isfinite(f0_hz)
     np.testing.assert_allclose(fold_octaves(f0_hz, voiced)[voiced], f0_hz[voiced])
 

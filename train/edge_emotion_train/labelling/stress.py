@@ -20,15 +20,15 @@ from edge_emotion_train.labelling.records import Word
 
 CUE_NAMES = ("pitch peak", "pitch rise", "loudness", "length")
 # From `benchmarks/word_stress.py`: of the cues in standard deviations, and from their sum to listeners' scores of 0..1.
-WEIGHTS = (0.68, 0.19, 0.86, 0.47)
-SLOPE, INTERCEPT = 0.68, -0.92
+WEIGHTS = (0.86, 0.17, 0.80, 0.47)
+SLOPE, INTERCEPT = 0.63, -0.92
 # Three in four of the words above it have a score of 1.5 or more of 3 from listeners; of all those, three in four are.
 STRESSED_ABOVE = 0.4
 # Words beside a word, on either side, that it is compared with.
 NEIGHBOURS = 7
 FEWEST_WORDS = 2
-# Words that differ by less are alike: semitones, semitones, share of the loudness of all, log of the length.
-LEAST_DEVIATION = np.array([0.5, 0.5, 0.1, 0.1])
+# Words that differ by less are alike: semitones, semitones, share of the mean loudness, log of the length.
+LEAST_DEVIATION = np.array([0.5, 0.5, 0.3, 0.1])
 # Sound power to loudness, about (Stevens 1957).
 LOUDNESS_EXPONENT = 0.3
 
@@ -64,7 +64,7 @@ def word_cues(contour: Contour, words: Sequence[Word]) -> np.ndarray:
     """(words, 4) the cues of `CUE_NAMES` for words that lie within the contour.
 
     Pitch in semitones re the recording's median: the highest in the word, and how far it is above the word's first.
-    Loudness times duration, in seconds of average loudness; natural logarithm of the duration in seconds. A word
+    Loudness times duration, in seconds of the loudness of full scale; natural logarithm of the duration in seconds. A word
     without voice has the pitch of the quarter of the words that are lowest.
     """
     voiced = np.isfinite(contour.f0_hz)
@@ -74,7 +74,6 @@ def word_cues(contour: Contour, words: Sequence[Word]) -> np.ndarray:
     semitones[voiced] = 12.0 * np.log2(folded_hz[voiced] / np.median(folded_hz[voiced]))
     spoken = contour.intensity_db > LEVEL_FLOOR_DB
     loudness = np.where(spoken, 10.0 ** (LOUDNESS_EXPONENT * contour.intensity_db / 10.0), 0.0)
-    loudness /= max(float(loudness[spoken].mean()), 1e-12)
     cues = np.array(
         [_cues_of(semitones[part], loudness[part]) for part in map(_certain, [contour] * len(words), words)]
     )
@@ -89,7 +88,8 @@ def relative_cues(cues: np.ndarray) -> np.ndarray:
     relative = np.empty_like(cues)
     for index in range(len(cues)):
         around = cues[max(0, index - NEIGHBOURS) : index + NEIGHBOURS + 1]
-        deviation = np.hypot(around.std(axis=0), LEAST_DEVIATION)
+        unit = np.array([1.0, 1.0, max(float(around[:, 2].mean()), 1e-12), 1.0])
+        deviation = np.hypot(around.std(axis=0), LEAST_DEVIATION * unit)
         relative[index] = (cues[index] - around.mean(axis=0)) / deviation
     return relative
 
