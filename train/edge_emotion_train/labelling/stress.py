@@ -64,8 +64,8 @@ def word_cues(contour: Contour, words: Sequence[Word]) -> np.ndarray:
     """(words, 4) the cues of `CUE_NAMES` for words that lie within the contour.
 
     Pitch in semitones re the recording's median: the highest in the word, and how far it is above the word's first.
-    Loudness times duration, in seconds of the loudness of full scale; natural logarithm of the duration in seconds. A word
-    without voice has the pitch of the quarter of the words that are lowest.
+    Loudness times duration, in seconds of the loudness of full scale; natural logarithm of the duration in seconds. A
+    word without voice has the pitch below which a quarter of the words lie.
     """
     voiced = np.isfinite(contour.f0_hz)
     folded_hz = fold_octaves(contour.f0_hz, voiced)
