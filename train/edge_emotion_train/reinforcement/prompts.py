@@ -12,6 +12,7 @@ from torch import Tensor
 
 from edge_emotion.prompt import Prompt
 from edge_emotion_train.features import FeatureSet
+from edge_emotion_train.omni import without_nulls
 from edge_emotion_train.reinforcement.policy import AUDIO_FIELDS, prompt_ids
 from edge_emotion_train.reinforcement.trainer import PromptReader, TrainingError
 from edge_emotion_train.sft import AudioInputs, pad_frames
@@ -77,7 +78,10 @@ def processor_prompts(processor: Any) -> PromptReader:
     def read(prompts: Sequence[list[dict[str, Any]]]) -> tuple[list[list[int]], dict[str, Tensor]]:
         try:
             read_in = processor.apply_chat_template(
-                list(prompts), add_generation_prompt=True, tokenize=True, return_dict=True
+                [without_nulls(prompt) for prompt in prompts],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
             )
         except (OSError, RuntimeError) as error:
             paths = ", ".join(audio_paths(prompts))
