@@ -19,10 +19,10 @@ from tests.labelling.listener import ALL_CUTS, cue_levels, make_record, make_tab
 LEVELS = {"pitch": "high", "rate": "fast", "tone": "sharp", "clarity": "rough", "pauses": "none"}
 TABLE = make_table()
 TRUE = (
-    "I hear a high pitch and fast speech. The tone is sharp and the voice sounds hoarse, with hardly any pauses, so that "
-    "nothing lets go of the listener from the first sound on to the last one. With the sharp tone, anger lies nearer to "
-    "hand than fear. Fear, more than anger, goes with the high pitch. All things considered, I choose anger before fear "
-    "and before anything else that came to mind."
+    "I hear a high pitch and fast speech. The tone is sharp and the voice sounds hoarse, with hardly any pauses, so "
+    "that nothing lets go of the listener from the first sound on to the last one. With the sharp tone, anger lies "
+    "nearer to hand than fear. Fear, more than anger, goes with the high pitch. All things considered, I choose anger "
+    "before fear and before anything else that came to mind."
 )
 
 

@@ -176,9 +176,11 @@ class ChatEndpoint:
         """
         attempt, causes = 0, dict[str, None]()
         while True:
-            wait_s = None
+            wait_s = answered = None
             try:
-                return read(self._request(messages, None if seed is None else seed + attempt))
+                answered = self._request(messages, None if seed is None else seed + attempt)
+                self._without_answer = 0
+                return read(answered)
             except openai.APIStatusError as error:
                 if self._adapt(error):
                     continue
@@ -193,7 +195,7 @@ class ChatEndpoint:
                 cause = f"no usable answer: {error}"
             causes[cause[:300]] = None
             if attempt >= self._retries:
-                return self._fail(attempt + 1, list(causes))
+                raise self._failure(attempt + 1, list(causes), reached=answered is not None)
             # The same pseudo-random share of the wait for nobody: threads must not come back all at once.
             growing_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**attempt) * random.uniform(0.5, 1.0)
             self._sleep(growing_s if wait_s is None else min(wait_s, LONGEST_WAIT_S))
@@ -216,7 +218,6 @@ class ChatEndpoint:
             usage = getattr(answer, "usage", None)
             choice = answer.choices[0]
             text = choice.message.content or ""
-            self._without_answer = 0
             used = (
                 getattr(usage, "prompt_tokens", None) or expected // 4,
                 getattr(usage, "completion_tokens", None) or len(text) // 4,
@@ -251,20 +252,21 @@ class ChatEndpoint:
             StopRun: It will answer none.
         """
         cause = f"status {error.status_code}: {_said(error)}"
-        if error.status_code in (401, 403, 404) or "insufficient_quota" in str(error):
+        if error.status_code in (401, 403, 404) or error.code == "insufficient_quota":
             raise StopRun(f"{self._base_url} with model {self.model!r} answers no request ({cause}); mend that")
         if error.status_code < 500 and error.status_code not in _ASK_AGAIN_STATUS:
             raise NoAnswerError(f"the endpoint refused the request ({cause})")
         return cause
 
-    def _fail(self, attempts: int, causes: Sequence[str]) -> Any:
-        with self._lock:
-            self._without_answer += 1
-            given_up = self._without_answer >= GIVE_UP_AFTER
+    def _failure(self, attempts: int, causes: Sequence[str], reached: bool) -> EdgeEmotionError:
+        """What ends the asking; where nobody has answered for long, it ends the run."""
         told = f"no usable answer from {self.model} in {attempts} attempts ({'; '.join(causes)})"
-        if given_up:
-            raise StopRun(f"{told}, nor for {GIVE_UP_AFTER - 1} other clips in a row; see whether the endpoint works")
-        raise NoAnswerError(told)
+        with self._lock:
+            self._without_answer = 0 if reached else self._without_answer + 1
+            if self._without_answer < GIVE_UP_AFTER:
+                return NoAnswerError(told)
+        others = GIVE_UP_AFTER - 1
+        return StopRun(f"{told}, nor for {others} other clips in a row; see whether the endpoint works")
 
 
 def _asked_wait_s(error: openai.APIStatusError) -> float | None:

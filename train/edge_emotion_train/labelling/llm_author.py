@@ -149,19 +149,18 @@ def read_answer(text: str) -> str:
     Raises:
         ValueError: There is no text, half a JSON, or an unfinished thought.
     """
-    text = text.strip()
+    text = re.sub(r"\s*<answer>[^<]*</answer>\s*$", "", text.strip())
     thought, ended, answer = text.rpartition("</think>")
     if ended:
         text = answer.strip() or thought.replace("<think>", "").strip()
     elif text.startswith("<think>"):
         raise ValueError("the answer ends within its thoughts")
-    text = re.sub(r"\s*<answer>[^<]*</answer>\s*$", "", text)
     fenced = _FENCE.match(text)
     text = (fenced[1] if fenced else text).strip()
     if text.startswith(("{", "[", '"')) or text.startswith("```"):
         text = _from_json(text.removeprefix("```json").removeprefix("```").strip())
     text = " ".join(_PREFACE.sub("", _TAGS.sub(" ", text)).replace("**", "").split())
-    if len(text) > 1 and text[0] == text[-1] == '"':
+    if text.count('"') == 2 and text[0] == text[-1] == '"':
         text = text[1:-1].strip()
     if not any(character.isalpha() for character in text):
         raise ValueError(f"no text in {text[:60]!r}")
