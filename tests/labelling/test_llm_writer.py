@@ -372,6 +372,23 @@ def test_one_bad_answer_costs_no_other_clip(folder: Path, capsys):
             assert (checked.problem, checked.removed) == (None, ())
 
 
+def test_clips_without_a_text_are_tried_again_on_request(folder: Path, capsys):
+    options = ("--threads", "1", "--retries", "0", "--corrections", "0", "--json")
+    with chat_server(refuses(400, "bad"), says(WRONG), says(GOOD)) as chat:
+        assert llm(folder, chat.url, *options) == 0
+        assert json.loads(capsys.readouterr().out)["texts"]["written"] == 9
+        first = (folder / "labelled.jsonl").read_text(encoding="utf-8").splitlines()
+        assert llm(folder, chat.url, *options) == 0
+        assert len(chat.requests) == 11
+        assert llm(folder, chat.url, *options, "--retry-failed") == 0
+        assert len(chat.requests) == 13
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (report["texts"]["written"], report["clips"]["skipped"]) == (11, 9)
+    again = (folder / "labelled.jsonl").read_text(encoding="utf-8").splitlines()
+    assert again[2:] == first[2:]
+    assert [json.loads(line)["reasoning"] is None for line in again] == [False] * 11 + [True]
+
+
 def test_a_key_is_read_from_the_environment_only(folder: Path, monkeypatch, capsys):
     with chat_server(says(GOOD)) as chat:
         assert llm(folder, chat.url, "--api-key-variable", "SOME_KEY") == 1

@@ -24,7 +24,7 @@ from edge_emotion_train.labelling.engine import Counts, run_step
 from edge_emotion_train.labelling.findings import Background, Findings, findings_of
 from edge_emotion_train.labelling.records import Failure, Outcome, Record, RecordFile
 from edge_emotion_train.labelling.steps import LABELLED, LEVELLED, THRESHOLDS, record_files
-from edge_emotion_train.labelling.store import published_failures, write_atomically
+from edge_emotion_train.labelling.store import publish, published_failures, read_published, write_atomically
 from edge_emotion_train.labelling.text_checking import CheckedText, check_text
 from edge_emotion_train.labelling.view_reasoning import record_thresholds
 from edge_emotion_train.labelling.workers import StopRun
@@ -35,6 +35,7 @@ from edge_emotion_train.variety import variety_report
 VERSION = 1
 BUILT_IN = "built-in"
 BACKGROUND = "background.json"
+_NO_TEXT = '"lost": "reasoning"'
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,8 @@ def write(
     known = gather_background(records, held_out) if background is None else read_background(background)
     step = Writing(known, thresholds, author, writer, size, seed, corrections, details or {})
     target = folder if output is None else output
+    if retry_failed:
+        _take_out_failures(target / LABELLED)
     counts = run_step(
         "write", step, records, target, LABELLED, step.settings, processes=processes, threads=threads, ray=ray,
         retry_failed=retry_failed, force=force, progress=progress,
@@ -199,6 +202,14 @@ def write(
     write_atomically(target / BACKGROUND, json.dumps(known.to_dict(), indent=1, ensure_ascii=False) + "\n")
     failures = [failure for failure in published_failures(target / LABELLED) if failure["step"] == "write"]
     return counts, writing_report(RecordFile((target / LABELLED,)), thresholds, failures)
+
+
+def _take_out_failures(output: Path) -> None:
+    """The output without the records that have no text: for the engine they are done, since only a field is missing."""
+    published = read_published(output)
+    if published is not None:
+        failed = {key for key, entry in published.entries.items() if _NO_TEXT in entry.failures}
+        publish(output, published.settings, [item for item in published.entries.items() if item[0] not in failed])
 
 
 def gather_background(records: Iterable[Record], held_out: Collection[str] = ()) -> Background:
