@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
+import sys
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import jinja2
 from markupsafe import Markup
+from tqdm import tqdm
 
 from edge_emotion.errors import LabellingError
 from edge_emotion_train.labelling.calibrate import ThresholdGroups
@@ -45,6 +48,7 @@ def write_report(
     examples: int = 3,
     audio: bool = False,
     force: bool = False,
+    progress: bool = True,
 ) -> dict[str, Any]:
     """Writes the report of a folder of the data engine.
 
@@ -57,6 +61,7 @@ def write_report(
         examples: Clips of each emotion that are drawn.
         audio: Put the sound of those clips into the page.
         force: Replace a file that is there.
+        progress: A bar on stderr.
 
     Returns:
         `output`, `bytes`, `clips`, `examples` (clips drawn) and `problems` (examples that could not be).
@@ -69,13 +74,16 @@ def write_report(
         raise LabellingError(f"{examples} examples of each emotion asked for; give 0 or more")
     if output.exists() and not force:
         raise LabellingError(f"{output} exists; choose another name, or give --force to replace it")
-    run = _read_json(folder / "run.json") or {}
-    steps = run.get("steps") or {}
+    steps = _read_steps(folder / "run.json")
     source = _latest_output(folder, steps)
     if thresholds is None and (folder / THRESHOLDS).exists():
         thresholds = folder / THRESHOLDS
     groups = ThresholdGroups.read(thresholds).groups if thresholds else {}
-    data = DataSet.of(RecordFile((source,)), groups)
+    # Into a log, a line now and then.
+    pace = {"file": sys.stderr, "mininterval": 0.2 if sys.stderr.isatty() else 30.0, "dynamic_ncols": True}
+    clips = next((step.get("out") for step in steps.values() if step.get("output") == source.name), None)
+    with tqdm(RecordFile((source,)), "report", clips, unit="clip", disable=not progress, **pace) as records_read:
+        data = DataSet.of(records_read, groups)
     fit = data.label_fit()
     chosen = choose_clips(data, fit, examples)
     doubtful = doubtful_rows(data, fit)
@@ -124,7 +132,7 @@ def write_report(
 def _latest_output(folder: Path, steps: Mapping[str, Any]) -> Path:
     if not folder.is_dir():
         raise LabellingError(f"{folder} is no folder; give the one that `edge-emotion label` wrote")
-    names = [str(step.get("output")) for step in reversed(list(steps.values())) if isinstance(step, Mapping)]
+    names = [str(step.get("output")) for step in reversed(list(steps.values()))]
     for name in (*names, LABELLED, LEVELLED, MEASURED):
         if Path(name).name == name and (folder / name).is_file():
             return folder / name
@@ -134,16 +142,16 @@ def _latest_output(folder: Path, steps: Mapping[str, Any]) -> Path:
     )
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _read_steps(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        steps = json.loads(path.read_text(encoding="utf-8"))["steps"]
     except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise LabellingError(f"{path} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise LabellingError(f"{path} holds no JSON object")
-    return content
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LabellingError(f"{path} cannot be read ({error!r}); the steps of `edge-emotion label` write it") from None
+    if not isinstance(steps, dict) or not all(isinstance(step, dict) for step in steps.values()):
+        raise LabellingError(f"{path} does not list the steps of a run; the steps of `edge-emotion label` write it")
+    return steps
 
 
 def _rows(source: Path, wanted: set[int]) -> dict[int, Record]:
@@ -151,13 +159,17 @@ def _rows(source: Path, wanted: set[int]) -> dict[int, Record]:
 
 
 def _render(**context: Any) -> str:
+    page = _template().render(most_named=MOST_NAMED_ROWS, **context)
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", page).encode("utf-8", "replace").decode()
+
+
+@functools.cache
+def _template() -> jinja2.Template:
     package = resources.files("edge_emotion_train.labelling")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["count"] = whole
     environment.filters["of"] = counted
-    template = environment.from_string(package.joinpath("report.html.jinja").read_text(encoding="utf-8"))
-    style = Markup(package.joinpath("report.css").read_text(encoding="utf-8"))
-    page = template.render(style=style, most_named=MOST_NAMED_ROWS, **context)
-    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", page).encode("utf-8", "replace").decode()
+    environment.globals["style"] = Markup(package.joinpath("report.css").read_text(encoding="utf-8"))
+    return environment.from_string(package.joinpath("report.html.jinja").read_text(encoding="utf-8"))

@@ -58,7 +58,7 @@ def failures_of(path: Path) -> dict[str, Any]:
                     lost.add((identity, step))
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise LabellingError(f"{path} cannot be read ({error}); the step that wrote it writes it anew") from None
     ordered = sorted(kinds.values(), key=lambda kind: -kind["count"])
     return {"lost": len(lost), "fields": fields_lost, "kinds": ordered}
