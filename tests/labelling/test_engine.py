@@ -238,6 +238,29 @@ def test_a_journal_cut_anywhere_is_continued(tmp_path_factory: pytest.TempPathFa
     assert outputs(folder) == outputs(folder / "undisturbed")
 
 
+@pytest.mark.parametrize("missing", [1, 2, 3])
+def test_a_line_without_its_end_is_dropped(tmp_path: Path, missing: int) -> None:
+    with pytest.raises(StopRun):
+        run(tmp_path / "out", step=stop_at_13)
+    journal = tmp_path / "out/.out.journal"
+    journal.write_bytes(journal.read_bytes()[:-missing])
+    run(tmp_path / "out")
+    run(tmp_path / "undisturbed")
+    assert outputs(tmp_path / "out") == outputs(tmp_path / "undisturbed")
+
+
+def test_nothing_new_is_begun_when_a_run_ends(tmp_path: Path) -> None:
+    seen = []
+
+    def step(record: Record) -> Record | Outcome:
+        seen.append(record.id)
+        return stop_at_13(record)
+
+    with pytest.raises(StopRun):
+        run(tmp_path, step=step, count=60)
+    assert len(seen) == 14
+
+
 class FullDisk:
     """A file on a disk with room for so many more bytes."""
 

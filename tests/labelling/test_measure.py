@@ -186,6 +186,27 @@ def test_a_stage_that_fails_costs_its_own_field(monkeypatch: pytest.MonkeyPatch,
     assert (outcome.record.measures is None) == (stage == "measure_prosody")
 
 
+def test_the_rate_is_that_of_the_text_where_it_is_known() -> None:
+    heard = done(CLIP).measures
+    by_text = done(CLIP, text="Das will sie am Mittwoch abgeben.", language="de").measures
+    assert heard
+    assert by_text
+    spoken_s = heard["speech_duration_s"].value
+    assert by_text["syllable_rate_per_s"].value == pytest.approx(9 / spoken_s, rel=1e-4)
+    assert heard["syllable_rate_per_s"].value != by_text["syllable_rate_per_s"].value
+    wrong = done(CLIP, text="Ja.", language="de").measures
+    assert wrong
+    assert wrong["syllable_rate_per_s"] == heard["syllable_rate_per_s"]
+
+
+def test_other_code_is_another_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Measuring().settings
+    assert Measuring().settings == before
+    assert Measuring(align=False).settings != before
+    monkeypatch.setattr(Path, "read_bytes", lambda path: b"another program")
+    assert Measuring().settings != before
+
+
 def test_a_file_that_changes_is_seen(tmp_path: Path) -> None:
     path = tmp_path / "clip.wav"
     path.write_bytes(CLIP.read_bytes())

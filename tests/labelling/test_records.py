@@ -74,6 +74,12 @@ def test_read_only_mappings_become_plain() -> None:
     assert Record.from_dict(json.loads(record.to_json())).measures == {"f0_median_hz": measure}
 
 
+def test_names_of_files_that_are_no_utf_8() -> None:
+    record = Record("c/\udcff", "/\udcff.wav", "c", text="Straße")
+    assert Record.from_dict(json.loads(record.to_json().encode("utf-8"))) == record
+    assert "Straße" in Record("c/1", "/1.wav", "c", text="Straße").to_json()
+
+
 def test_nan_is_refused_rather_than_written() -> None:
     with pytest.raises(ValueError, match="JSON"):
         Record("c/1", "/1.wav", "c", start_s=float("nan")).to_json()

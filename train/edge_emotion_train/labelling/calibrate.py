@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,15 +24,15 @@ from typing import Any
 
 import numpy as np
 
+from edge_emotion import cues
 from edge_emotion.bundle import load_bundle
 from edge_emotion.claims import MIN_RELIABILITY
 from edge_emotion.cues import CUE_BY_NAME, CUES, FIXED_CUTS, Cue, Thresholds, level_of
 from edge_emotion.errors import LabellingError
 
 from .records import Level, Record
+from .store import code_sha256
 
-# Raise it when the same measures give other thresholds or levels.
-VERSION = 1
 POPULATION = "population"
 # From 20 of EmoDB's speakers' clips follow the levels of all 53 in 88 % of the cases (5 clips: 73 %, 30 clips: 92 %),
 # and nearly all others lie within the uncertainty of a cut: `benchmarks/data_engine.py` prints it.
@@ -139,7 +140,7 @@ class Levelling:
     def settings(self) -> Mapping[str, Any]:
         """What results depend on beside the measures."""
         sha256 = hashlib.sha256(self.thresholds.to_json().encode()).hexdigest()
-        return {"version": VERSION, "thresholds_sha256": sha256}
+        return {"thresholds_sha256": sha256, "code_sha256": code_sha256(sys.modules[__name__], cues)}
 
     def __call__(self, record: Record) -> Record:
         return replace(record, levels=self.thresholds.levels(record))

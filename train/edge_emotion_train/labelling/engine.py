@@ -104,7 +104,7 @@ def run_step(
         source: Gone through twice, so a list or a `RecordFile`, no generator. Ids must be unique.
         folder: Made if it does not exist. One run at a time.
         output: Name of the output in it, `something.jsonl`.
-        settings: Everything beside the record that results depend on; JSON types.
+        settings: Everything beside the record that results depend on, the code too (`store.code_sha256`); JSON types.
         processes: Processes of this machine.
         threads: More than one for a step that waits for a network.
         ray: Through Ray Data.
@@ -200,8 +200,8 @@ def _published(target: Path, state: str, plan: Sequence[_Item]) -> dict[str, Ent
         return {}
     if published.settings != state:
         raise LabellingError(
-            f"{target} was made with other settings (run.json beside it has them); choose another folder, or give "
-            "--force to make it anew"
+            f"{target} was made with other settings or by other code (run.json beside it tells which); choose another "
+            "folder, or give --force to make it anew"
         )
     ids = {item.key[:DIGEST_LENGTH] for item in plan}
     gone = sum(entry.length is not None and key[:DIGEST_LENGTH] not in ids for key, entry in published.entries.items())

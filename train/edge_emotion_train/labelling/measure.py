@@ -9,27 +9,31 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from edge_emotion import __version__
+from edge_emotion import audio, prosody, speech
 from edge_emotion.audio import SAMPLE_RATE_HZ, Audio, load_audio
 from edge_emotion.errors import AudioError, EdgeEmotionError
 from edge_emotion.prosody import Contour, Measure, Prosody, measure_prosody
 from edge_emotion.prosody.contour_shape import describe_shape
 
+from . import alignment, stress, text_rate
 from .alignment import align_words
 from .records import Failure, IntonationShape, Outcome, Record, Word
+from .store import code_sha256
 from .stress import word_prominence
+from .text_rate import rate_by_text
 
-# Raise it when the same recording gives other values.
-VERSION = 1
 SIGNIFICANT_DIGITS = 6
 # Alignments of a given text that cost more are dubious, and so are the times of their words.
 HIGHEST_ALIGN_COST = 3
+# How far the end of a clip may lie behind that of its file: tables round.
+LATEST_END_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class Measuring:
     @property
     def settings(self) -> Mapping[str, Any]:
         """What results depend on beside the recordings."""
-        return {"version": VERSION, "edge-emotion": __version__, "align": self.align}
+        code = code_sha256(sys.modules[__name__], audio, speech, prosody, stress, alignment, text_rate)
+        return {"align": self.align, "code_sha256": code}
 
     def __call__(self, record: Record) -> Outcome:
         """Measures one clip.
@@ -53,8 +58,8 @@ class Measuring:
         Raises:
             AudioError: The recording cannot be read.
         """
-        audio, sha256 = _decode_once(record.audio, file_state(record))
-        samples = _part(audio, record)
+        recording, sha256 = _decode_once(record.audio, file_state(record))
+        samples = _part(recording, record)
         failures: list[Failure] = []
 
         def attempt(field: str, stage: Callable[[], Any]) -> Any:
@@ -65,13 +70,14 @@ class Measuring:
                 failures.append(Failure(record.id, "measure", cause, lost=field))
                 return None
 
-        prosody: Prosody | None = attempt("measures", lambda: measure_prosody(samples))
-        done = replace(record, audio_sha256=sha256, warnings=audio.warnings)
-        if prosody is not None:
-            contour = prosody.contour
+        measured: Prosody | None = attempt("measures", lambda: measure_prosody(samples))
+        done = replace(record, audio_sha256=sha256, warnings=recording.warnings)
+        if measured is not None:
+            contour = measured.contour
+            by_text = attempt("rate by the text", lambda: text_measures(record, measured))
             done = replace(
                 done,
-                measures={name: rounded(measure) for name, measure in prosody.measures.items()},
+                measures={name: rounded(measure) for name, measure in (by_text or measured.measures).items()},
                 intonation=attempt("intonation", lambda: intonation_shape(contour)),
                 words=attempt("prominence", lambda: measure_words(record, samples, contour, self.align))
                 or record.words,
@@ -87,6 +93,12 @@ def intonation_shape(contour: Contour) -> IntonationShape:
     """The shape of the melody as a record holds it."""
     found = describe_shape(contour)
     return IntonationShape(found.shape, round(found.confidence, 3), found.reason)
+
+
+def text_measures(record: Record, prosody: Prosody) -> Mapping[str, Measure]:
+    """The measures, the rate by the syllables of the text where they can be counted: surer than what can be heard."""
+    rate = rate_by_text(prosody.measures, record.text, record.language) if record.text else None
+    return prosody.measures if rate is None else {**prosody.measures, rate.name: rate}
 
 
 def measure_words(record: Record, samples: np.ndarray, contour: Contour, align: bool) -> tuple[Word, ...] | None:
@@ -145,21 +157,21 @@ def _decode_once(path: str, state: str) -> tuple[Audio, str]:
     try:
         with open(path, "rb") as file:
             content = file.read()
-    except (OSError, ValueError):
-        audio = load_audio(path)
-        raise AudioError(f"{audio.source} changed while it was read") from None
+    except OSError as error:
+        load_audio(path)  # says what is wrong
+        raise AudioError(f"{path} cannot be read: {error.strerror or error}") from None
     try:
-        audio = load_audio(content)
+        recording = load_audio(content)
     except AudioError as error:
         raise AudioError(str(error).replace("bytes", path, 1)) from None
-    return replace(audio, source=path), hashlib.sha256(content).hexdigest()
+    return replace(recording, source=path), hashlib.sha256(content).hexdigest()
 
 
-def _part(audio: Audio, record: Record) -> np.ndarray:
-    start_s = record.start_s or 0.0
-    end_s = audio.duration_s if record.end_s is None else record.end_s
-    if not 0.0 <= start_s < end_s <= audio.duration_s + 0.05:
+def _part(recording: Audio, record: Record) -> np.ndarray:
+    start_s, duration_s = record.start_s or 0.0, recording.duration_s
+    end_s = duration_s if record.end_s is None else record.end_s
+    if not 0.0 <= start_s < end_s <= duration_s + LATEST_END_S:
         raise AudioError(
-            f"{record.audio} lasts {audio.duration_s:.3f} s; the clip from {start_s:g} to {end_s:g} s is not in it"
+            f"{record.audio} lasts {duration_s:.3f} s; the clip from {start_s:g} to {end_s:g} s is not in it"
         )
-    return audio.samples[round(start_s * SAMPLE_RATE_HZ) : round(end_s * SAMPLE_RATE_HZ)]
+    return recording.samples[round(start_s * SAMPLE_RATE_HZ) : round(end_s * SAMPLE_RATE_HZ)]

@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any, NamedTuple
 
 from edge_emotion.errors import LabellingError
@@ -91,9 +92,7 @@ class Journal:
                 os.fsync(self._file.fileno())
                 self._synced_at = time.monotonic()
         except OSError as error:
-            with contextlib.suppress(OSError):
-                self._file.truncate(self._size)
-            raise _cannot_write(self.path, error) from None
+            raise _cannot_write(self.path, error) from None  # half a line is dropped when it is opened again
         self._size += len(content)
 
     def _read(self, header: bytes) -> int:
@@ -226,6 +225,17 @@ def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         while block := file.read(2**20):
             digest.update(block)
+    return digest.hexdigest()
+
+
+def code_sha256(*modules: ModuleType) -> str:
+    """SHA-256 of the source of modules and of all in packages: results are taken over from the same code only."""
+    digest = hashlib.sha256()
+    for module in modules:
+        folders = getattr(module, "__path__", None)
+        files = sorted(Path(folders[0]).rglob("*.py")) if folders else [Path(str(module.__file__))]
+        for file in files:
+            digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
