@@ -104,57 +104,47 @@ def record_of(row: Mapping[str, Any], folder: Path, corpus: str, place: str, lan
         cause = f"{place} names no recording; fields here: {', '.join(map(str, row)) or 'none'}"
         return Outcome(None, (Failure(place, STEP, cause),))
     clip_id = _clip_id(corpus, known.get("id"), audio, known.get("start_s"))
-    failures: list[Failure] = []
-
-    def lost(field: str, cause: str) -> None:
-        failures.append(Failure(clip_id, STEP, cause, lost=field))
-
     times = {field: _seconds(known.get(field)) for field in ("start_s", "end_s")}
     for field, value in times.items():
         if value is None and field in known:
             cause = f"{place}: {field} must be seconds from 0 on, given {known[field]!r:.60}"
             return Outcome(None, (Failure(clip_id, STEP, cause),))
-    emotion = None
-    if "emotion" in known:
-        try:
-            emotion = normalise_label(str(known["emotion"]), corpus if corpus in CORPORA else None)
-        except ValueError as error:
-            extra.setdefault("label", known["emotion"])
-            lost("emotion", str(error))
-    gender = GENDERS.get(str(known.get("gender", "")).strip().casefold())
-    if gender is None and "gender" in known:
-        extra.setdefault("gender", known["gender"])
-        lost("gender", f"{place}: gender {known['gender']!r:.60} is neither female nor male")
-    words = None
+    fields, lost = _readable(known, corpus)
+    for field in lost:
+        extra.setdefault("label" if field == "emotion" else field, known[field])
     if "words" in known:
         extra["words"] = known["words"]  # with whatever else it says of each word
-        words = _words(known["words"])
-        if words is None:
-            lost("words", f"{place}: words must be a list of text, start and end in seconds")
-    texts: dict[str, str | None] = {}
+    if fields["speaker"] is not None:
+        fields["speaker"] = _speaker(corpus, fields["speaker"])
+    fields["language"] = fields["language"] or language
+    path = os.path.join(folder, os.path.expanduser(audio))
+    record = Record(id=clip_id, audio=path, corpus=corpus, extra=extra, **times, **fields)
+    return Outcome(record, tuple(Failure(clip_id, STEP, f"{place}: {cause}", field) for field, cause in lost.items()))
+
+
+def _readable(known: Mapping[str, Any], corpus: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The fields that say something we understand, None for the others; and why those do not."""
+    fields: dict[str, Any] = dict.fromkeys(("speaker", "language", "text", "split", "emotion", "gender", "words"))
+    lost = {}
     for field in ("speaker", "language", "text", "split"):
-        value = known.get(field)
-        texts[field] = str(value) if isinstance(value, (str, int, float)) else None
-        if texts[field] is None and value is not None:
-            extra.setdefault(field, value)
-            lost(field, f"{place}: {field} must be a text, given {value!r:.60}")
-    speaker = texts["speaker"]
-    record = Record(
-        id=clip_id,
-        audio=os.path.join(folder, os.path.expanduser(audio)),
-        corpus=corpus,
-        speaker=None if speaker is None else _speaker(corpus, speaker),
-        emotion=emotion,
-        language=texts["language"] or language,
-        text=texts["text"],
-        gender=gender,
-        split=texts["split"],
-        extra=extra,
-        start_s=times["start_s"],
-        end_s=times["end_s"],
-        words=words,
-    )
-    return Outcome(record, tuple(failures))
+        if isinstance(known.get(field), (str, int, float)):
+            fields[field] = str(known[field])
+        elif field in known:
+            lost[field] = f"{field} must be a text, given {known[field]!r:.60}"
+    if "emotion" in known:
+        try:
+            fields["emotion"] = normalise_label(str(known["emotion"]), corpus if corpus in CORPORA else None)
+        except ValueError as error:
+            lost["emotion"] = str(error)
+    if "gender" in known:
+        fields["gender"] = GENDERS.get(str(known["gender"]).strip().casefold())
+        if fields["gender"] is None:
+            lost["gender"] = f"gender {known['gender']!r:.60} is neither female nor male"
+    if "words" in known:
+        fields["words"] = _words(known["words"])
+        if fields["words"] is None:
+            lost["words"] = "words must be a list of text, start and end in seconds"
+    return fields, lost
 
 
 def _read(spec: SourceSpec, language: str | None) -> Iterator[Record | Outcome]:
