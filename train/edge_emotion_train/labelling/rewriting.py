@@ -31,6 +31,7 @@ _JOINT = re.compile(r",? and |, ")
 _DEGREE = re.compile(rf"\b(?:{EXTREMES}|{DEGREES})\s+", re.IGNORECASE)
 PLAIN_WORDS = 3  # the lexicon lists the plainest words of a level first
 MOST_BATCHES = 60
+MOST_BROKEN = 0.15
 
 
 class Phrase(NamedTuple):
@@ -260,9 +261,11 @@ def disturb(text: str, lowest: float, highest: float, rng: np.random.Generator) 
         again = f"{text} {text}"
         return again if lowest <= kept_pairs(before, again) < highest else None
     batch = len(parts)
+    # Texts of one score shall not all be broken to the same degree.
+    enough = rng.uniform(max(lowest, MOST_BROKEN), highest)
     for _ in range(MOST_BATCHES):
         share = kept_pairs(before, _joined(parts))
-        if share < highest:
+        if share < enough:
             return _joined(parts)
         changed = parts
         # A disturbance costs about three word pairs; the batch that overshoots or breaks a claim is halved.
@@ -272,7 +275,7 @@ def disturb(text: str, lowest: float, highest: float, rng: np.random.Generator) 
             parts = changed
         else:
             batch = max(1, batch // 2)
-    return None
+    return _joined(parts) if lowest <= kept_pairs(before, _joined(parts)) < highest else None
 
 
 def _said(text: str) -> tuple[list[tuple[str, str]], list[str]]:
