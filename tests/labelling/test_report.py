@@ -306,6 +306,40 @@ def test_a_false_claim_is_found_whatever_is_stored_with_the_text(tmp_path: Path)
     assert ["pitch", "", "2", "1", "0"] in page.table("Verdicts by cue")
 
 
+def test_groups_of_thresholds_are_named_with_their_cuts(page: Element, records: list[Record]) -> None:
+    rows = page.table("Cuts between levels")
+    given = {cue: sum((item.levels or {})[cue].level is not None for item in records) for cue in CUTS}
+    assert [row[:3] for row in rows] == [[cue, "population", str(given[cue])] for cue in CUTS]
+    assert rows[0][3] == "very low | 120 | low | 160 | medium | 200 | high | 260 | very high Hz"
+    assert rows[1][3] == "slow | 4.0 | moderate | 5.5 | fast per s"
+
+
+def test_a_speakers_own_cuts_are_drawn_and_named(tmp_path: Path) -> None:
+    own = {"pitch": (100.0, 150.0, 190.0, 240.0)}
+    clips = [record(number, speaker=f"speaker {number % 2}") for number in range(1, 21, 4)]
+    clips += [record(number, speaker="speaker 1") for number in range(3, 23, 4)]
+    keyed = [
+        replace(
+            item,
+            levels={
+                **(item.levels or {}),
+                "pitch": replace((item.levels or {})["pitch"], thresholds="speaker:speaker 1"),
+            },
+        )
+        if item.speaker == "speaker 1"
+        else item
+        for item in clips
+    ]
+    folder = write_folder(tmp_path / "a", [*keyed, record(30, speaker="speaker 2")])
+    groups = {"population": Thresholds(CUTS, "test"), "speaker:speaker 1": Thresholds(own, "test")}
+    (folder / "thresholds.json").write_text(ThresholdGroups(groups).to_json())
+    page = report_of(folder, examples=0)[0]
+    cards = [card for card in page.all("section", class_="card") if card.all("h4")[0].words == "pitch"]
+    assert ["Dashes in a row: that speaker's own." in card.words for card in cards] == [False, True, False]
+    assert "Bands: median of the cuts of 1 speaker (10 clips) and population (1 clip)." in cards[0].words
+    assert ["pitch", "1 speaker, each their own", "10"] in [row[:3] for row in page.table("Cuts between levels")]
+
+
 def test_without_thresholds_the_stored_verdicts_are_shown_and_said_to_be_stored(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "a", [record(1), record(2)])
     elsewhere = folder / "thresholds.json"

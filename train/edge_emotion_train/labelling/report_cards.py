@@ -177,8 +177,10 @@ def _cue_card(
 ) -> dict[str, Any] | None:
     cuts, note = main_cuts(data, cue, thresholds)
     codes = data.level_codes(cue.name) if _has_levels(data, cue) else None
+    used = data.group_uses(cue.name)
     own = {
-        name: cuts_of(thresholds, f"{key}:{name}").get(cue.name, ()) if key != "emotion" else () for name, _ in groups
+        name: cuts_of(thresholds, f"{key}:{name}").get(cue.name, ()) if f"{key}:{name}" in used else ()
+        for name, _ in groups
     }
     if any(own.values()) and len(groups) <= MOST_NAMED_ROWS:
         note += f" Dashes in a row: that {key}'s own."

@@ -14,7 +14,16 @@ from edge_emotion.claims import MIN_RELIABILITY
 from edge_emotion.cues import CUE_BY_NAME, CUES, Cue, Thresholds
 from edge_emotion.errors import LabellingError
 from edge_emotion_train.labelling.records import Record
-from edge_emotion_train.labelling.report_cards import TITLES, counted, group_name, number, title, with_unit, words
+from edge_emotion_train.labelling.report_cards import (
+    TITLES,
+    UNIT_WORDS,
+    counted,
+    group_name,
+    number,
+    title,
+    with_unit,
+    words,
+)
 from edge_emotion_train.labelling.report_clips import Choice, draw_clip, sorted_emotions
 from edge_emotion_train.labelling.report_data import DataSet, checked_claims, without_particulars
 from edge_emotion_train.labelling.report_plots import finite, histogram_svg, level_colours
@@ -165,7 +174,7 @@ def threshold_groups(data: DataSet, thresholds: Mapping[str, Thresholds]) -> lis
                     "clips": sum(uses[key] for key in keys),
                     "cuts": texts,
                     "levels": cue.levels,
-                    "unit": unit,
+                    "unit": UNIT_WORDS.get(unit, unit),
                 }
             )
     return rows
