@@ -193,7 +193,7 @@ def _cue_card(
         card |= {
             "title": words(cue.name),
             "note": note,
-            "levels": list(zip(level_colours(len(cue.levels)), cue.levels, strict=True)),
+            "levels": list(zip(level_colours(len(cue.levels)), cue.levels, strict=True)) if counts else [],
         }
     return card
 
