@@ -18,7 +18,7 @@ from tests.reinforcement.miniature import make_parts
 
 ROOT = Path(__file__).parents[2]
 MODULE = ("-m", "tests.reinforcement.miniature")
-TIMES = ("step_time_s",)
+TIMES = ("step_time_s", "generation_s", "scoring_s")
 # trl averages these over tokens within a pass and then over passes, so they depend on how a batch is cut.
 CUT_DEPENDENT = ("kl", "entropy", "clipped_ratio", "gradient_norm")
 

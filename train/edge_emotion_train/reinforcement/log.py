@@ -40,6 +40,8 @@ COLUMNS: Mapping[str, str] = {
     "grad_norm": "gradient_norm",
     "learning_rate": "learning_rate",
     "step_time": "step_time_s",
+    "time/generation": "generation_s",
+    "time/scoring": "scoring_s",  # rewards and the reference's pass; what is left of the step is the update
 }
 _PANELS: Mapping[str, Sequence[str]] = {
     "reward": ("reward",),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class AudioMixin(GRPOTrainer):
         self._read_prompts = read_prompts
         self._audio: dict[str, Tensor] = {}
         self._bad_batches = 0
+        self._generation_s = 0.0
         super().__init__(*args, **kwargs)
 
     def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], None, dict[str, Tensor]]:
@@ -51,8 +53,9 @@ class AudioMixin(GRPOTrainer):
         return ids, None, self._audio
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        began = time.perf_counter()
         try:
-            return super()._generate_single_turn(*args, **kwargs)
+            completions = super()._generate_single_turn(*args, **kwargs)
         except RuntimeError as error:
             if "probability tensor contains" not in str(error):
                 raise
@@ -60,6 +63,8 @@ class AudioMixin(GRPOTrainer):
                 f"step {self.state.global_step}: the policy gives no finite probabilities any more. Lower the learning "
                 f"rate or raise beta, then resume from the last checkpoint in {self.args.output_dir}"
             ) from error
+        self._generation_s = time.perf_counter() - began
+        return completions
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -91,8 +96,13 @@ class AudioMixin(GRPOTrainer):
         return torch.cat(log_probs), torch.cat(entropies) if compute_entropy else None, None
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        began = time.perf_counter()
+        output = super()._generate_and_score_completions(inputs)
+        metrics = self._metrics["train" if self.model and self.model.training else "eval"]
+        metrics["time/generation"].append(self._generation_s)
+        metrics["time/scoring"].append(time.perf_counter() - began - self._generation_s)
         # trl shuffles and splits these with everything else whose first dimension is the sample.
-        return super()._generate_and_score_completions(inputs) | self._audio
+        return output | self._audio
 
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         self._audio = {name: inputs[name] for name in self._audio}
