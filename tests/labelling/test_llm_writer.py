@@ -96,6 +96,13 @@ def test_an_endpoint_that_fails_is_asked_again_and_then_the_record_is_kept_with_
         assert one(step(chat.url, retries=1, timeout_s=0.2)).record.reasoning.text == GOOD
 
 
+def test_useless_answers_are_paid_for_twice_at_most():
+    with chat_server(says("{")) as chat:
+        outcome = one(step(chat.url, retries=9))
+    assert len(chat.requests) == 2
+    assert "in 2 attempts (no usable answer: half a JSON" in outcome.failures[0].cause
+
+
 def test_waits_grow_and_the_endpoint_may_say_how_long():
     waits: list[float] = []
     with chat_server(refuses(500), refuses(500), refuses(500), says(GOOD)) as chat:

@@ -22,6 +22,8 @@ T = TypeVar("T")
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 # A text in any language has fewer tokens than this many a character, so an estimate never falls short.
 TOKENS_PER_CHARACTER = 1.0
+# Answers that are of no use cost as much as good ones: further ones are not asked for.
+MOST_UNUSABLE = 2
 # After as many records in a row without any answer, the others are not tried.
 GIVE_UP_AFTER = 10
 _ASK_AGAIN_STATUS = (408, 409, 425, 429)
@@ -174,7 +176,7 @@ class ChatEndpoint:
             StopRun: The allowance is used up, or the endpoint will answer no request: the key, the model's name or the
                 address is wrong, or nobody has answered for long.
         """
-        attempt, causes = 0, dict[str, None]()
+        attempt, unusable, causes = 0, 0, dict[str, None]()
         while True:
             wait_s = answered = None
             try:
@@ -192,9 +194,9 @@ class ChatEndpoint:
             except openai.OpenAIError as error:
                 cause = f"{type(error).__name__}: {error}"
             except (ValueError, TypeError, AttributeError, IndexError) as error:
-                cause = f"no usable answer: {error}"
+                cause, unusable = f"no usable answer: {error}", unusable + 1
             causes[cause[:300]] = None
-            if attempt >= self._retries:
+            if attempt >= self._retries or unusable >= MOST_UNUSABLE:
                 raise self._failure(attempt + 1, list(causes), reached=answered is not None)
             # The same pseudo-random share of the wait for nobody: threads must not come back all at once.
             growing_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**attempt) * random.uniform(0.5, 1.0)
