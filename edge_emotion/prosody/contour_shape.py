@@ -25,7 +25,7 @@ LEAST_CHANGE_ST = 2.0
 EXPRESSIVE_RANGE_ST = 6.0
 RANGE_UNCERTAINTY_ST = 0.75
 # A melody of which the line explains less than this swings about it rather than follow it.
-LEAST_EXPLAINED = 0.3
+LEAST_EXPLAINED = 0.25
 EXPLAINED_UNCERTAINTY = 0.04
 SHORTEST_SPEECH_S = 0.15
 SHORTEST_SPAN_S = 0.3
