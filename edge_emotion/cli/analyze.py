@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -60,7 +61,8 @@ def analyze(
     encoder
         Encoder variant, for example int8 or fp32.
     llm
-        Language-model variant, for example Q8_0; none for the encoder alone.
+        Language-model runtime (onnxruntime, llama.cpp) or variant, for example int8 or Q8_0; none for the encoder
+        alone.
     strict
         Fail where something else than what was asked for would run.
     output
@@ -70,6 +72,9 @@ def analyze(
     force
         Replace result files that exist.
     """
+    # NumPy reads it when it is imported. The prosody's products are too small to share: two threads take three times
+    # the processor time of one, and on a busy machine wait for each other eight times as long as one computes.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import edge_emotion
 
     if formats is not None and output is None:

@@ -29,7 +29,7 @@ def verify(
     encoder
         Encoder variant, for example int8 or fp32.
     llm
-        Language-model variant, for example Q8_0.
+        Language-model variant, for example int8 or Q8_0, or runtime (onnxruntime, llama.cpp).
     json
         Print JSON for programs.
     """

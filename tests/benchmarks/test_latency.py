@@ -50,3 +50,25 @@ def test_it_imports_the_device_side_only():
     environment = {**os.environ, "PYTHONPATH": paths}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_several_language_models_are_compared_in_one_run(tiny_bundle, capsys, monkeypatch):
+    for name, count in (("COLD_STARTS", 1), ("IMPORTS", 1), ("LOADS", 1)):
+        monkeypatch.setattr(latency, name, count)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(str(ROOT / folder) for folder in (".", "runtimes")))
+    arguments = ["--bundle", str(tiny_bundle), "--runs", "2", "--duration", "1.5", "--llm", "llama.cpp", "Q8_0"]
+    assert latency.main(arguments) == 0
+    stdout = capsys.readouterr().out
+    document = json.loads(stdout.splitlines()[-1])
+    first, second = document["language_models"]
+    assert (first["asked"], second["asked"]) == ("llama.cpp", "Q8_0")
+    assert first["runtime"] == second["runtime"] == "llama.cpp"
+    assert document["warm_ms"] == first["warm_ms"] != second["warm_ms"]
+    assert document["variants"] == {"encoder": "int8", "llm": "Q8_0"}
+    assert min(one["load_ms"]["median"] for one in (first, second)) > 0
+    assert "| llama.cpp: llm.Q8_0.gguf on llama.cpp" in stdout
+
+
+def test_a_command_that_fails_says_what_it_said():
+    with pytest.raises(EdgeEmotionError, match="ended with 3: out of luck"):
+        latency._timed([sys.executable, "-c", "import sys; print('out of luck', file=sys.stderr); sys.exit(3)"])
