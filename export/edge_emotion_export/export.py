@@ -48,6 +48,8 @@ from .measure import (
     language_model_figures,
     tokenizer_figures,
 )
+from .omni_checkpoint import is_omni_checkpoint
+from .omni_export import export_omni
 from .onnx_decoder import Precision
 from .onnx_encoder import MAX_SAMPLES, MIN_SAMPLES, export_onnx, quantise_int8
 from .onnx_llm import export_onnx_llm
@@ -137,12 +139,21 @@ def main(
     output: Path,
     clips: Sequence[Path] = (),
     force: bool = False,
-    name: str = "nano",
+    name: str | None = None,
     version: str | None = None,
+    **full_size: Any,
 ) -> int:
-    """The command line's verb `export`: talks on stderr, returns 0 or raises an `EdgeEmotionError`."""
-    if part == "all":
-        export_all(checkpoint, output, clips, force, name, version)
+    """The command line's verb `export`: talks on stderr, returns 0 or raises an `EdgeEmotionError`.
+
+    `full_size` holds the options of `export_omni` that only a Qwen2.5-Omni checkpoint has.
+    """
+    if is_omni_checkpoint(checkpoint):
+        export_omni(part, checkpoint, output, clips, force=force, name=name, version=version, **full_size)
+    elif full_size:
+        given = ", ".join("--" + option.replace("_", "-") for option in full_size)
+        raise ExportError(f"{given}: only for a Qwen2.5-Omni checkpoint, which {checkpoint} is not")
+    elif part == "all":
+        export_all(checkpoint, output, clips, force, name or "nano", version)
     else:
         export_part(part, checkpoint, output, clips, force)
     return 0

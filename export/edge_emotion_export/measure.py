@@ -8,8 +8,9 @@ from typing import Protocol
 import numpy as np
 from tokenizers import Tokenizer
 
+from edge_emotion.errors import ExportError
 from edge_emotion.prompt import Prompt
-from edge_emotion_runtimes.interfaces import AudioEncoder, LanguageModel
+from edge_emotion_runtimes.interfaces import AudioEncoder, EncoderOutput, LanguageModel
 from edge_emotion_runtimes.verify import ENCODER_TAPS, METRICS, divergence, measure_taps, think
 
 from .golden import ReferenceClip
@@ -44,7 +45,7 @@ def encoder_figures(references: Sequence[ReferenceClip], encoder: AudioEncoder) 
     """Worst differences of embeddings and emotion logits over the clips, and the share of equal labels."""
     outputs = [encoder.encode(clip.waveform) for clip in references]
     pairs = list(zip(references, outputs, strict=True))
-    logits = [(clip.emotion_logits, out.emotion_logits) for clip, out in pairs]
+    logits = [(clip.emotion_logits, _head_of(out)) for clip, out in pairs]
     labels = [(int(ours.argmax()), int(theirs.argmax())) for ours, theirs in logits]
     return {
         "clips": len(pairs),
@@ -53,6 +54,12 @@ def encoder_figures(references: Sequence[ReferenceClip], encoder: AudioEncoder) 
         "emotion_logits_relative_max": max(relative_max(*pair) for pair in logits),
         "label_agreement": agreement(*zip(*labels, strict=True)),
     }
+
+
+def _head_of(output: EncoderOutput) -> np.ndarray:
+    if output.emotion_logits is None:
+        raise ExportError("the exported encoder lost its emotion head: it has no emotion_logits")
+    return output.emotion_logits
 
 
 def language_model_figures(
@@ -94,6 +101,8 @@ def tokenizer_figures(checkpoint: Spoken, model: LanguageModel) -> dict[str, flo
     tokenizer = checkpoint.tokenizer
     tags = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
     texts = sample_texts(tags, [tokenizer.decode([identity]) for identity in range(tokenizer.get_vocab_size())])
+    if tokenizer.normalizer is not None:  # llama.cpp has none: what it is given must be in that form
+        texts = [tokenizer.normalizer.normalize_str(text) for text in texts]
     ours = [_token_ids(tokenizer, text) for text in texts]
     return {"texts": len(texts), "texts_equal": agreement(ours, [model.tokenize(text) for text in texts])}
 

@@ -158,7 +158,7 @@ def test_export_hands_over_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
         "output": Path("out"),
         "clips": [Path("a.wav"), Path("b")],
         "force": False,
-        "name": "nano",
+        "name": None,
         "version": "2.0",
     }
     assert calls == [("llm", expected)]
