@@ -218,3 +218,17 @@ def test_saying_it_all_again_is_no_better_structure() -> None:
 
 def test_scores_of_shares() -> None:
     assert [score(FACTS, share) for share in (0.0, 0.24, 0.25, 0.5, 0.75, 0.99, 1.0, None)] == [1, 1, 2, 3, 4, 4, 5, 1]
+
+
+@pytest.mark.parametrize("target", [1, 2, 3])
+def test_disturbing_makes_and_breaks_no_claim(target: int) -> None:
+    text = (
+        "The voice is not high and the speaker never hurries, for the pace is slow and the tone is soft. Nothing here "
+        "is loud or rough, and the words come without pauses. This is low in force, and it fits sadness."
+    )
+    low, high = (0.0, *BANDS[FLUENCY], 1.0)[target - 1 : target + 1]
+    said = sorted((claim.cue, claim.level) for claim in parse_claims(text))
+    for seed in range(8):
+        broken = disturb(text, low, high, np.random.default_rng(seed))
+        if broken is not None and broken != f"{text} {text}":
+            assert sorted((claim.cue, claim.level) for claim in parse_claims(broken)) == said, broken

@@ -141,8 +141,9 @@ def _edit(source: Samples, attribute: str, changes: Sequence[float], level_db: f
 
 
 def _at_level(samples: Samples, level_db: float) -> Samples:
-    reached = measure_prosody(samples).measures["level_dbfs"].value
-    return samples if reached is None else apply_gain(samples, level_db - reached)
+    activity = find_speech(samples)
+    power = 10.0 ** (activity.level_db[activity.speech] / 10.0)
+    return apply_gain(samples, level_db - 10.0 * math.log10(float(power.mean()))) if len(power) else samples
 
 
 def _join(parts: Sequence[Samples]) -> tuple[bytes, list[tuple[int, int]]]:
@@ -172,8 +173,8 @@ def _speech_only(samples: Samples) -> Samples:
 
 def _measure(samples: Samples) -> dict[str, float]:
     """Median F0 in semitones above 100 Hz, level in dBFS, and seconds from the first to the last speech."""
-    segments = find_speech(samples).segments
-    measures = measure_prosody(samples).measures
+    activity = find_speech(samples)
+    segments, measures = activity.segments, measure_prosody(samples, activity).measures
     pitch, level = measures["f0_median_hz"], measures["level_dbfs"]
     if not segments or pitch.value is None or level.value is None or pitch.reliability < MIN_RELIABILITY:
         raise NotReachedError("too little voice to measure")
