@@ -236,7 +236,8 @@ def _timed(command: Sequence[str]) -> tuple[float, str, float]:
         _, status, usage = os.wait4(child.pid, 0)  # tells this child's peak; `getrusage` tells the largest of all
         seconds = time.perf_counter() - start
         child.returncode = os.waitstatus_to_exitcode(status)
-        output.seek(0), errors.seek(0)
+        for file in (output, errors):
+            file.seek(0)
         if child.returncode:
             said = errors.read().strip()[-500:]
             raise EdgeEmotionError(f"`{' '.join(command)[:200]}` ended with {child.returncode}: {said}")

@@ -123,6 +123,9 @@ class OnnxLanguageModel:
         checked = check_segments(
             segments, self.embedding_dim, self.vocabulary_size, self._position, self.context_tokens
         )
+        if len(checked) == 1 and checked[0].shape == (1,):
+            self._append(int(checked[0][0]))
+            return
         token_ids, embeddings = _join(checked, self.embedding_dim)
         position, logits = self._position, self._logits
         for start in range(0, len(token_ids), _MAX_BATCH_ROWS):
