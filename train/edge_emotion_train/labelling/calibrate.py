@@ -34,8 +34,8 @@ from .records import Level, Record
 from .store import code_sha256
 
 POPULATION = "population"
-# By thresholds from 20 of a speaker's clips in EmoDB, 87 % of the others have the level that all clips give them where a
-# cue has three levels, and 98 % lie in theirs or no further outside it than the measure is uncertain (5 clips: 73 and
+# By thresholds from 20 of a speaker's clips in EmoDB, 87 % of the others have the level that all clips give them where
+# a cue has three levels, and 98 % lie in it or no further outside it than the measure is uncertain (5 clips: 73 and
 # 89 %; 30 clips: 90 and 99 %). Pitch, with five levels: 76 and 87 %. `benchmarks/data_engine.py` prints it.
 SPEAKER_CLIPS = 20
 CORPUS_CLIPS = 50
