@@ -63,6 +63,7 @@ def one_seed(
         return speech, features, evidence, trained.tokenizer, trained.prompt, sft.labels, trained.thresholds
 
     results: dict[str, Any] = {"sft": figures(*parts(trained.model), held_out)}
+    sys.stderr.write(f"seed {grpo.seed} sft: {row_of('sft', results['sft'])}\n")
     for variant in variants:
         config = replace(grpo, ablation=variant).effective()
         speech = copy.deepcopy(trained.model)

@@ -57,6 +57,9 @@ _PANELS: Mapping[str, Sequence[str]] = {
 }  # fmt: skip
 
 
+_AS_LOGGED = ("schedule", "moving_accuracy")  # a running mean would turn a switch into a ramp
+
+
 class JsonLines(TrainerCallback):
     """Appends a JSON line per logged step; lines of steps after the one a run resumes from are dropped first."""
 
@@ -102,7 +105,8 @@ def draw_curves(entries: Sequence[Mapping[str, Any]], path: Path, window: int = 
             steps, values = zip(*points, strict=True)
             colour = f"C{number}"
             axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
-            axes.plot(steps, _running_mean(values, window), color=colour, linewidth=1.6, label=name.replace("_", " "))
+            shown = values if name in _AS_LOGGED else _running_mean(values, window)
+            axes.plot(steps, shown, color=colour, linewidth=1.6, label=name.replace("_", " "))
         if axes.lines:
             axes.legend(fontsize=7, frameon=False)
         axes.set_xlabel("step", fontsize=8)
