@@ -18,6 +18,7 @@ from .omni_checkpoint import OmniCheckpoint
 from .omni_encoder import TOKENS_PER_S
 from .omni_gguf import ARCHITECTURE
 from .omni_prompt import Speech
+from .omni_reference import DEVICE_ENDS
 from .onnx_encoder import MAX_SAMPLES, MIN_SAMPLES
 from .parity import LIMITS
 
@@ -122,6 +123,7 @@ def make_manifest(job: Job, receipts: Mapping[str, Any], encoders: Sequence[str]
             "checkpoint_config_sha256": hashlib.sha256((checkpoint.folder / "config.json").read_bytes()).hexdigest(),
             "adapters": [adapter.folder.resolve().name for adapter in checkpoint.adapters],
             "parameters": checkpoint.parameters,
+            "ends_of_text": {"device": sorted(DEVICE_ENDS), "checkpoint": checkpoint.own_ends()},
             "export_versions": {package: importlib.metadata.version(package) for package in PACKAGES},
         },
         receipts=dict(receipts),

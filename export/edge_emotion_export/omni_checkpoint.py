@@ -93,6 +93,14 @@ class OmniCheckpoint:
             if name.startswith(prefix):
                 yield name.removeprefix(prefix), self.rows(name)
 
+    def own_ends(self) -> list[str] | None:
+        """Tokens at which the checkpoint's own generation stops; None where `generation_config.json` names none."""
+        path = self.folder / "generation_config.json"
+        found = _read_json(path).get("eos_token_id") if path.is_file() else None
+        identities = found if isinstance(found, list) else [found]
+        names = [self.tokenizer.id_to_token(identity) for identity in identities if isinstance(identity, int)]
+        return sorted(name for name in names if name) or None
+
     def fingerprint(self) -> str:
         """Changes when a file of the checkpoint or of an adapter is replaced; reads no weights."""
         files = sorted({path for path, _ in self._places.values()})

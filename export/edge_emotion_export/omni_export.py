@@ -31,7 +31,7 @@ from .omni_bundle import make_manifest, receipts_of
 from .omni_checkpoint import OmniCheckpoint, open_omni
 from .omni_graph import PRECISIONS, Precision
 from .omni_prompt import Speaker, Speech, read_speech
-from .omni_reference import AudioReference
+from .omni_reference import DEVICE_ENDS, AudioReference
 from .omni_variants import LLM_VARIANTS, Job, Sound, talk, write_encoders, write_language_models
 from .omni_workspace import PARITY_NAME, workspace
 from .onnx_encoder import MAX_SAMPLES
@@ -82,6 +82,8 @@ def export_omni(
     """
     checkpoint, output = open_omni(checkpoint_folder, adapters), Path(output_folder)
     speech = read_speech(checkpoint.folder)
+    if checkpoint.own_ends() not in (None, sorted(DEVICE_ENDS)):
+        talk(f"the checkpoint ends a text at {checkpoint.own_ends()}, the device at {sorted(DEVICE_ENDS)}")
     chosen = _choose_llms(checkpoint, llms)
     if unknown := sorted({*encoders} - {*PRECISIONS}):
         raise ExportError(f"unknown precision {', '.join(unknown)}; choose from {', '.join(PRECISIONS)}")

@@ -7,6 +7,7 @@ and the draft goes on from there, so that the result is the reference's own gree
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -26,6 +27,7 @@ from .omni_checkpoint import AUDIO_PREFIX, EMBEDDING_NAME, HEAD_NAME, OmniCheckp
 from .omni_gguf import gguf_name
 
 HEAD_ROWS = 2**14
+DEVICE_ENDS = ("<|im_end|>", "<|endoftext|>")
 Draft = Callable[[np.ndarray, Sequence[int]], list[int]]
 """Token ids that a model writes after the prompt around these embeddings and after these tokens."""
 
@@ -36,7 +38,9 @@ class AudioReference:
     def __init__(self, checkpoint: OmniCheckpoint) -> None:
         # Longer than any clip: published checkpoints pad to 300 s before they measure, and so never mirror the end.
         self._extract = WhisperFeatureExtractor(feature_size=checkpoint.audio.num_mel_bins, chunk_length=60)
-        self._encoder = Qwen2_5OmniAudioEncoder._from_config(checkpoint.audio, dtype=torch.float32).eval()
+        # Building a model writes into its configuration, which is the checkpoint's.
+        config = copy.deepcopy(checkpoint.audio)
+        self._encoder = Qwen2_5OmniAudioEncoder._from_config(config, dtype=torch.float32).eval()
         parameters = dict(self._encoder.named_parameters())
         for name, values in checkpoint.state(AUDIO_PREFIX):
             if name in parameters:
@@ -86,7 +90,7 @@ class TextReference:
     def __init__(self, checkpoint: OmniCheckpoint, layers: int | None = None) -> None:
         self.checkpoint = checkpoint
         self.layers = checkpoint.text.num_hidden_layers if layers is None else layers
-        self._config = checkpoint.text
+        self._config = copy.deepcopy(checkpoint.text)
         self._config._attn_implementation = "sdpa"
         self._rotary = Qwen2RotaryEmbedding(self._config)
 
@@ -202,9 +206,8 @@ def run_reference(
 
 
 def ends_of_text(checkpoint: OmniCheckpoint) -> frozenset[int]:
-    """Tokens that end a text for llama.cpp and for the checkpoint's own generation."""
-    names = ("<|im_end|>", "<|endoftext|>")
-    return frozenset(i for name in names if (i := checkpoint.tokenizer.token_to_id(name)) is not None)
+    """Tokens that end a text on the device: llama.cpp ends at both, whatever the checkpoint's own generation does."""
+    return frozenset(i for name in DEVICE_ENDS if (i := checkpoint.tokenizer.token_to_id(name)) is not None)
 
 
 def _greedy(

@@ -40,7 +40,8 @@ class Thinking:
                 reasoning, _, beyond = written.partition(stop)
                 _tell(reasoning, told, len(reasoning), on_text)
                 return _without_opening(reasoning), self._left_to_force(stop, beyond)
-            told = _tell(written, told, len(written) - self._held_back(written), on_text)
+            if not OPENING.startswith(written.lstrip()):  # else it may become the tag
+                told = _tell(written, told, len(written) - self._held_back(written), on_text)
         _tell(written, told, len(written), on_text)
         return _without_opening(written), self._prompt.answer_open
 
@@ -70,10 +71,7 @@ def answer_without_thinking(prompt: Prompt) -> str:
 
 def _tell(written: str, told: int, until: int, on_text: Callable[[str], None]) -> int:
     """Passes on what was written since, without an opening tag; returns how far that goes."""
-    start = len(written) - len(_without_opening(written))
-    if OPENING.startswith(written.lstrip()) and until < len(OPENING):
-        return told  # nothing yet, or perhaps the tag
-    told = max(told, start)
+    told = max(told, len(written) - len(_without_opening(written)))
     if until > told:
         on_text(written[told:until])
     return max(told, until)

@@ -74,6 +74,14 @@ def test_what_transformers_saves_itself_is_read(omni: SimpleNamespace, tmp_path:
     torch.testing.assert_close(reread, omni.thinker.model.language_model.layers[1].mlp.down_proj.weight, rtol=0, atol=0)
 
 
+def test_own_ends_of_text_are_read(copy: Path, omni: SimpleNamespace) -> None:
+    assert open_omni(copy).own_ends() is None
+    end = omni.tokenizer.token_to_id("<|im_end|>")
+    for given in (end, [end]):
+        (copy / "generation_config.json").write_text(json.dumps({"eos_token_id": given}))
+        assert open_omni(copy).own_ends() == ["<|im_end|>"]
+
+
 def test_names_of_every_release_mean_the_same() -> None:
     names = (
         "thinker.model.layers.0.x",
