@@ -60,6 +60,15 @@ def rows_of_speakers(result: Mapping[str, Any]) -> list[Row]:
     ]
 
 
+def rows_of_other_runtime(result: Mapping[str, Any]) -> list[Row]:
+    """From `held_out_speakers.py --llm int8`: the language model as the default installation runs it."""
+    variants = "+".join(result["variants"].values())
+    return [
+        (f"The same answer, {variants} on ONNX Runtime", _value(result["answers"]["language_model"]["uar"]), ""),
+        (f"The same claims, {variants} on ONNX Runtime", _share(result["claims"]["supported"]), ">= 90 %"),
+    ]
+
+
 def rows_of_praat(result: Mapping[str, Any]) -> list[Row]:
     """From `prosody_vs_praat.py`."""
     clips = result["clips"]
@@ -119,6 +128,7 @@ def rows_of_latency(result: Mapping[str, Any]) -> list[Row]:
 SOURCES: Mapping[str, Callable[[Mapping[str, Any]], list[Row]]] = {
     "nano_folds.json": rows_of_folds,
     "nano_speakers.json": rows_of_speakers,
+    "nano_speakers_int8.json": rows_of_other_runtime,
     LATENCY: rows_of_latency,
     "prosody_vs_praat.json": rows_of_praat,
 }
