@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 
 from edge_emotion.cli import label_views, label_write
 from edge_emotion.cli.extras import import_from_extra
+from edge_emotion.cli.processors import process_count
 from edge_emotion.cli.terminal import printable, results_console, talk
 from edge_emotion.errors import EdgeEmotionError
 
@@ -187,15 +188,6 @@ def output_folder(inputs: list[Path], output: Path | None) -> Path:
     if len(inputs) == 1 and not inputs[0].exists():
         raise EdgeEmotionError(f"{inputs[0]} does not exist; give a folder that an earlier step wrote")
     raise EdgeEmotionError("several inputs, or a file: say with --output in which folder the result shall be")
-
-
-def process_count(given: int) -> int:
-    """The number of processes; 0 means all processors that this process may use."""
-    import os
-
-    if given:
-        return given
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from edge_emotion.cli.extras import import_from_extra
+from edge_emotion.cli.processors import process_count
 from edge_emotion.cli.terminal import results_console, talk
 from edge_emotion.errors import EdgeEmotionError
 
@@ -106,7 +107,6 @@ def write(
     json
         Print what became of the texts as one JSON document.
     """
-    from edge_emotion.cli.label import process_count  # that module holds this command
 
     writing = import_from_extra("edge_emotion_train.labelling.writing", extra="train")
     options: dict[str, Any] = {"processes": process_count(processes), "ray": ray}
