@@ -20,7 +20,7 @@ from edge_emotion.errors import ExportError
 from edge_emotion.prompt import Prompt
 from edge_emotion_runtimes.onnx_encoder import OnnxEncoder
 from edge_emotion_runtimes.verify import verify_bundle
-from edge_emotion_train.frontend import SAMPLE_RATE_HZ
+from edge_emotion_train.frontend import HOP_SAMPLES, SAMPLE_RATE_HZ
 
 from . import omni_quantise
 from .card import write_licences, write_readme
@@ -93,11 +93,11 @@ def export_omni(
     with workspace(output, _key(checkpoint, speech, waveforms, options), force) as work:
         speaker = Speaker(_short(speech), checkpoint.tokenizer, speech.label_texts)
         job = Job(checkpoint, speech, speaker, work, name, version, keep_failing)
-        sounds = _hear(job, waveforms)
+        sounds, shortened = _hear(job, waveforms)
         variants: dict[str, Any] = {}
         references: list[ReferenceClip] = []
         if part != "llm":
-            variants |= write_encoders(job, sounds[: len(waveforms)], encoders)
+            variants |= write_encoders(job, [*sounds[: len(waveforms)], *shortened], encoders)
         if part != "encoder":
             llm_variants, references = write_language_models(job, sounds, chosen, importance)
             variants |= llm_variants
@@ -136,12 +136,16 @@ def _key(checkpoint: OmniCheckpoint, speech: Speech, waveforms: Sequence[np.ndar
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _hear(job: Job, waveforms: Sequence[np.ndarray]) -> list[Sound]:
-    """The clips, and after them short cuts to choose golden clips from, each with the checkpoint's own embeddings."""
+def _hear(job: Job, waveforms: Sequence[np.ndarray]) -> tuple[list[Sound], list[Sound]]:
+    """Clips with the checkpoint's own embeddings: those given and short cuts to choose golden clips from; and the first
+    one with an even and with an odd number of frames, since only at an odd one does the padding reach what is kept.
+    """
     samples = round(GOLDEN_SECONDS * SAMPLE_RATE_HZ)
     # Golden waveforms are stored in float16.
     cuts = [waveform[:samples].astype(np.float16).astype(np.float32) for waveform in waveforms[:GOLDEN_CANDIDATES]]
-    sounds = [*waveforms, *cuts]
+    pairs_of_frames = len(waveforms[0]) // (2 * HOP_SAMPLES)
+    shortened = [waveforms[0][: (2 * pairs_of_frames - less) * HOP_SAMPLES] for less in (0, 1)]
+    sounds = [*waveforms, *cuts, *shortened]
 
     def embed() -> dict[str, np.ndarray]:
         talk(f"audio tower of the checkpoint on {len(sounds)} clips")
@@ -149,7 +153,8 @@ def _hear(job: Job, waveforms: Sequence[np.ndarray]) -> list[Sound]:
         return {str(index): reference.embed(waveform) for index, waveform in enumerate(sounds)}
 
     found = job.work.arrays("embeddings", embed)
-    return [(waveform, found[str(index)]) for index, waveform in enumerate(sounds)]
+    heard = [(waveform, found[str(index)]) for index, waveform in enumerate(sounds)]
+    return heard[: -len(shortened)], heard[-len(shortened) :]
 
 
 def _finish(job: Job, receipts: dict[str, Any], references: Sequence[ReferenceClip], clips: int) -> Manifest:
