@@ -150,6 +150,7 @@ def test_truth_moves_factual_alignment_and_nothing_else_about_style(table: CueEm
     "trick",
     [
         pytest.param(TRUE + " " + TRUE, id="said twice"),
+        pytest.param(TRUE.replace("anger or fear", "anger or anger"), id="an alternative of one"),
         pytest.param(
             TRUE.replace("a very high pitch", "a very high pitch, a low pitch, a medium pitch"), id="all levels"
         ),

@@ -17,6 +17,8 @@ from edge_emotion_train.explanations import value_at
 from edge_emotion_train.reasoning import MAX_WORDS, MIN_WORDS, CueEmotionTable
 from edge_emotion_train.reinforcement.rewards import Heard, Reply, Scores, named_emotions
 
+_ALTERNATIVE_OF_ONE = re.compile(r"\b(\w+) (?:or|and) \1\b", re.IGNORECASE)
+
 
 def measured_judge(
     table: CueEmotionTable, expected_cues: int = 4, words: tuple[int, int] = (MIN_WORDS, MAX_WORDS)
@@ -85,7 +87,10 @@ def interpretation(reasoning: str, label: str | None, table: CueEmotionTable) ->
 
 
 def fluency(reasoning: str, words: tuple[int, int]) -> float:
-    """Mean of four criteria, 0..1: whole sentences, fitting length, no repetition, clean letters."""
+    """Mean of four criteria, 0..1: whole sentences, fitting length, no repetition, clean letters.
+
+    An alternative of one ("fear or fear"), which a policy under pressure falls into, fails two of them.
+    """
     text = reasoning.strip()
     if not text:
         return 0.0
@@ -95,6 +100,8 @@ def fluency(reasoning: str, words: tuple[int, int]) -> float:
     length = min(1.0, len(tokens) / fewest, max(0.0, 2.0 - len(tokens) / most))
     sentences = 0.5 * text[0].isupper() + 0.5 * text.endswith((".", "!", "?"))
     distinct = len(set(triples)) / len(triples) if triples else 0.0
+    if _ALTERNATIVE_OF_ONE.search(text):
+        sentences = distinct = 0.0
     clean = sum(character.isalpha() or character in " .,:;!?'\"()-\n" for character in text) / len(text)
     return (sentences + length + distinct + clean) / 4.0
 
