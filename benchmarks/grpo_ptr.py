@@ -28,7 +28,7 @@ from edge_emotion_train.reinforcement.log import draw_curves
 from edge_emotion_train.reinforcement.run import prepare_folder
 from edge_emotion_train.reinforcement.stage import figures, reinforce
 from edge_emotion_train.sft import SpeechLanguageModel
-from edge_emotion_train.stages import load_training_features
+from edge_emotion_train.training_data import load_training_features
 
 REPORTED = ("reward", "format", "accuracy", "reasoning", "factual_alignment", "trust", "schedule", "kl",
             "completion_tokens", "truncated", "step_time_s")  # fmt: skip

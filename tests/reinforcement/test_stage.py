@@ -51,7 +51,7 @@ def options(tmp_path: Path, features: FeatureSet, monkeypatch: pytest.MonkeyPatc
         "steps: 2\nprompts_per_step: 2\ngroup: 4\nbatch_size: 8\nsave_every: 1\nlearning_rate: 1.0e-2\n"
         "warmup_steps: 0\nschedule: always\nvalidation_speakers: [emodb_2]\n"
     )
-    monkeypatch.setattr(stages, "load_training_features", lambda _: (features, "hash"))
+    monkeypatch.setattr(stage, "load_training_features", lambda _: (features, "hash"))
     paths = {"data": tmp_path, "encoder-weights": tmp_path, "checkpoint": tmp_path / "sft"}
     paths |= {"sft": tmp_path / "sft.yaml", "output": tmp_path / "out"}
     return tmp_path / "grpo.yaml", [text for name, path in paths.items() for text in (f"--{name}", str(path))]

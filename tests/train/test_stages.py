@@ -13,7 +13,7 @@ import soundfile
 
 from edge_emotion.cues import CUE_BY_NAME, Thresholds
 from edge_emotion.errors import ConfigError, CorpusError
-from edge_emotion_train import stages
+from edge_emotion_train import stages, training_data
 from edge_emotion_train.config import SftConfig
 from edge_emotion_train.evaluate import (
     UNCALIBRATED,
@@ -61,18 +61,18 @@ def test_unknown_stages_and_speakers_are_refused(config: SftConfig, tmp_path: Pa
         stages.run("grop", tmp_path / "absent.yaml")
     misspelt = dataclasses.replace(config, test_speakers=("emodb_15", "emodb-16"))
     with pytest.raises(ConfigError, match="nobody is called emodb-16"):
-        stages.load_training_features(misspelt)
+        training_data.load_training_features(misspelt)
 
 
 def test_test_speakers_get_no_variants(config: SftConfig) -> None:
-    variants = {(clip.speaker, count) for clip, count in stages.collect_clips(config)}
+    variants = {(clip.speaker, count) for clip, count in training_data.collect_clips(config)}
     assert variants == {("emodb_03", 2), ("emodb_08", 2), ("emodb_15", 0)}
 
 
 def test_features_are_those_of_the_devices_window_and_are_read_from_the_cache(
     config: SftConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    features, data_hash = stages.load_training_features(config)
+    features, data_hash = training_data.load_training_features(config)
     assert len(features.rows) == 4 * 3 + 2
     assert len(data_hash) == 64
     assert sorted({row.speaker for row in features.rows}) == ["emodb_03", "emodb_08", "emodb_15"]
@@ -87,7 +87,7 @@ def test_features_are_those_of_the_devices_window_and_are_read_from_the_cache(
     assert recording.duration_s == len(window) / 16000 < len(samples) / 16000 - 0.1
 
     monkeypatch.setattr("edge_emotion_train.features._run", lambda *_: pytest.fail("the cache was not used"))
-    again, same_hash = stages.load_training_features(config)
+    again, same_hash = training_data.load_training_features(config)
     assert same_hash == data_hash
     assert again.rows == features.rows
     np.testing.assert_array_equal(again.frames, features.frames)
@@ -95,7 +95,7 @@ def test_features_are_those_of_the_devices_window_and_are_read_from_the_cache(
 
 
 def test_a_corpus_of_silence_is_an_error(config: SftConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tasks = stages.collect_clips(config)
+    tasks = training_data.collect_clips(config)
     failed = [([], f"{clip.path}: nobody speaks") for clip, _ in tasks]
     monkeypatch.setattr("edge_emotion_train.features._run", lambda *_: iter(failed))
     with pytest.raises(CorpusError, match=r"6 of 6 clips gave no features, first: .*nobody speaks"):

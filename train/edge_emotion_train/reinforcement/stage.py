@@ -39,6 +39,7 @@ from edge_emotion_train.reinforcement.prompts import audio_of, cached_prompts
 from edge_emotion_train.reinforcement.rewards import Heard, consistency
 from edge_emotion_train.reinforcement.run import prepare_folder, state_hash, train, trainer_of
 from edge_emotion_train.sft import SpeechLanguageModel
+from edge_emotion_train.training_data import load_training_features
 
 CORPUS = "emodb"
 Evidence = tuple[np.ndarray, np.ndarray]
@@ -49,8 +50,6 @@ def grpo_stage(config: GrpoConfig) -> None:
 
     Evidence is out of fold, as in supervised training: heads say of no clip what they learned from its speaker.
     """
-    from edge_emotion_train.stages import load_training_features  # the stages name this one
-
     config = config.effective()
     sft = read_config(config.sft, ["--data", str(config.data), "--encoder-weights", str(config.encoder_weights),
                                    "--cache", str(config.cache)])  # fmt: skip
