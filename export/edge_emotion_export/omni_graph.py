@@ -1,7 +1,8 @@
 """The audio tower of a Qwen2.5-Omni as an ONNX file in fp32, fp16 or int8, its weights streamed from the checkpoint.
 
-The graph is traced on memory that nobody writes to; each weight is read when the file is written, one after the other,
-so that 640 million parameters need about as much memory as the largest of their matrices.
+The graph is traced without weights; each is read when the file is written, one after the other, so that 640 million
+parameters need about as much memory as the largest of their matrices. Only tracing in float16 needs room for all of
+them once, in that type, because torch copies what it halves.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def write_encoder(checkpoint: OmniCheckpoint, path: Path, precision: Precision, 
 
 @functools.lru_cache(maxsize=2)
 def _trace(config: str, half: bool) -> ir.Model:
-    """The graph of a tower with these sizes; memory of its large matrices is asked for but never touched."""
+    """The graph of a tower with these sizes; in float32 its large matrices are memory asked for but never touched."""
     tower = ChunkTower(Qwen2_5OmniAudioEncoderConfig(**json.loads(config))).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     for parameter in tower.parameters():
