@@ -125,12 +125,67 @@ def rows_of_latency(result: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
+def rows_of_data_engine(result: Mapping[str, Any]) -> list[Row]:
+    """From `data_engine.py`."""
+    speed, engine = result["speed"], result["engine"]
+    same = all(engine["same_bytes"].values())
+    return [
+        (
+            "Data engine: clips in, out and lost",
+            f"{engine['in']:,}, {engine['out']:,}, {engine['failed']}",
+            "in = out + lost",
+        ),
+        ("Killed and resumed, 4 processes, Ray: the same bytes", "yes" if same else "no", "yes"),
+        ("Measures, times real time per core", f"{speed['ours_times_real_time']:.0f}", ">= 100"),
+        ("The same by librosa's pYIN and Praat", f"{speed['pyin_and_praat_times_real_time']:.0f}", ""),
+    ]
+
+
+def rows_of_reasoning(result: Mapping[str, Any]) -> list[Row]:
+    """From `reasoning_texts.py`."""
+    full = result["sizes"]["full"]
+    guessing = full["corpora"]["emodb"]["guessing"]
+    return [
+        (f"Contradicted claims in {full['written']:,} written texts", str(full["claims"]["contradicted"]), "0"),
+        ("Claims per full text", f"{full['claims_per_text']:.1f}", ">= 4"),
+        ("UAR of guessing the emotion from a text, cues masked", _guess(guessing["cues_masked"]), "chance, 14 %"),
+        ("Control: cues readable", _guess(guessing["control_cues_readable"]), "above chance"),
+    ]
+
+
+def rows_of_stress(result: Mapping[str, Any]) -> list[Row]:
+    """From `word_stress.py`."""
+    found = {
+        name: _mean(result["test_speakers"][name]["most_prominent_word_found"])
+        for name in ("acoustics, shipped weights", "sentence prior: highest mean score")
+    }
+    heard, prior = found.values()
+    return [
+        ("Most prominent word found, speakers 15 and 16", heard, "above the prior"),
+        ("Prior: the word that others stress in the sentence", prior, ""),
+    ]
+
+
+def rows_of_levels(result: Mapping[str, Any]) -> list[Row]:
+    """From `prosody_levels.py`."""
+    edited = result["levels"]["EmoDB, edited by Praat"]
+    return [
+        (f"Levels follow an audible step of {name}", _share(edited[key]["step"]), ">= 95 %")
+        for name, key in (("pitch", "pitch"), ("energy", "energy"), ("rate, text known", "rate, by text"),
+                          ("rate, text unknown", "rate, heard"))
+    ]  # fmt: skip
+
+
 SOURCES: Mapping[str, Callable[[Mapping[str, Any]], list[Row]]] = {
     "nano_folds.json": rows_of_folds,
     "nano_speakers.json": rows_of_speakers,
     "nano_speakers_int8.json": rows_of_other_runtime,
     LATENCY: rows_of_latency,
     "prosody_vs_praat.json": rows_of_praat,
+    "prosody_levels.json": rows_of_levels,
+    "word_stress.json": rows_of_stress,
+    "data_engine.json": rows_of_data_engine,
+    "reasoning_texts.json": rows_of_reasoning,
 }
 
 
@@ -205,6 +260,14 @@ def _share(figure: Mapping[str, Any]) -> str:
 
 def _with_bounds(value: float, bounds: Sequence[float]) -> str:
     return f"{100 * value:.1f} % ({100 * bounds[0]:.1f} to {100 * bounds[1]:.1f})"
+
+
+def _mean(figure: Mapping[str, Any]) -> str:
+    return _with_bounds(figure["mean"], figure["interval_95"])
+
+
+def _guess(figure: Mapping[str, Any]) -> str:
+    return _with_bounds(figure["uar"], figure["interval_95"])
 
 
 def _milliseconds(spread: Mapping[str, float]) -> str:
