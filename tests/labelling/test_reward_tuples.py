@@ -196,7 +196,9 @@ def test_interpretation_is_turned_round() -> None:
     rng = np.random.default_rng(0)
     text = "Because of that, I lean to anger and away from fear. It fits sadness or anger. I settle on anger."
     assert interpretations(text) == 4
-    assert reverse_interpretation(text, 1, "anger", ["boredom"], rng).endswith("I settle on boredom.")
+    once = [reverse_interpretation(text, 1, "anger", ["boredom"], np.random.default_rng(seed)) for seed in range(12)]
+    assert {sum(a != b for a, b in zip(some.split(), text.split(), strict=True)) for some in once} == {1, 2}
+    assert 0 < sum(some.endswith("I settle on boredom.") for some in once) < 12
     turned = reverse_interpretation(text, 4, "anger", ["boredom", "neutral"], rng)
     assert turned.startswith("Because of that, I lean to fear and away from anger.")
     assert {mention.emotion for mention in find_mentions(turned)} == {"fear", "anger", "boredom", "neutral"}

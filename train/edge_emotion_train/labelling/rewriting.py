@@ -184,7 +184,9 @@ def _runs(sentence: str) -> list[list[Phrase]]:
 
 
 def reverse_interpretation(text: str, count: int, truth: str, unlikely: Sequence[str], rng: np.random.Generator) -> str:
-    """Turn round `count` of the statements on emotions, those of the last sentence (the conclusion) first.
+    """Turn round `count` of the statements on emotions.
+
+    The conclusion is one of them like the others, so that the score does not come down to whether the end is right.
 
     Where a sentence weighs the true emotion against another, the two change places; elsewhere emotions that little
     speaks for take the place of those named.
@@ -194,13 +196,11 @@ def reverse_interpretation(text: str, count: int, truth: str, unlikely: Sequence
         count: How many of the `interpretations(text)`.
         truth: The true emotion.
         unlikely: Emotions that the measured cues make unlikely, the least likely first; at least one.
-        rng: Chooses which statements beside those of the last sentence.
+        rng: Chooses which.
     """
     parts = sentences(text)
     found = [(index, some) for index, part in enumerate(parts) for some in _statements(part)]
-    last = [statement for statement in found if statement[0] == found[-1][0]] if found else []
-    rest = found[: len(found) - len(last)]
-    chosen = [*reversed(last), *(rest[i] for i in rng.permutation(len(rest)))][:count]
+    chosen = [found[i] for i in rng.permutation(len(found))[:count]]
     for index in {index for index, _ in chosen}:
         which = {place for place_index, some in chosen if place_index == index for place in some}
         parts[index] = _reversed(parts[index], which, truth, unlikely)
