@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,13 +17,11 @@ from edge_emotion_train.frontend import HOP_SAMPLES, SAMPLE_RATE_HZ
 from .omni_checkpoint import OmniCheckpoint
 from .omni_encoder import TOKENS_PER_S
 from .omni_gguf import ARCHITECTURE
+from .omni_job import Job
 from .omni_prompt import Speech
 from .omni_reference import DEVICE_ENDS
 from .onnx_encoder import MAX_SAMPLES, MIN_SAMPLES
 from .parity import LIMITS
-
-if TYPE_CHECKING:
-    from .omni_variants import Job
 
 PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "gguf", "llama-cpp-python")
 

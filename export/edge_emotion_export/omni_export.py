@@ -30,9 +30,10 @@ from .measure import end_to_end_figures, golden_tolerances
 from .omni_bundle import make_manifest, receipts_of
 from .omni_checkpoint import OmniCheckpoint, open_omni
 from .omni_graph import PRECISIONS, Precision
+from .omni_job import Job
 from .omni_prompt import Speaker, Speech, read_speech
 from .omni_reference import DEVICE_ENDS, AudioReference
-from .omni_variants import LLM_VARIANTS, Job, Sound, talk, write_encoders, write_language_models
+from .omni_variants import LLM_VARIANTS, Sound, talk, write_encoders, write_language_models
 from .omni_workspace import PARITY_NAME, workspace
 from .onnx_encoder import MAX_SAMPLES
 from .parity import check

@@ -5,12 +5,9 @@ A file that a conversion got wrong stops the export; a variant that is only too 
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,22 +15,17 @@ import numpy as np
 
 from edge_emotion.errors import ExportError
 from edge_emotion_runtimes.interfaces import LanguageModel
-from edge_emotion_runtimes.language_models import open_language_model
 from edge_emotion_runtimes.llama_cpp_model import LlamaCppModel
 from edge_emotion_runtimes.onnx_encoder import OnnxEncoder
-from edge_emotion_train.frontend import SAMPLE_RATE_HZ
 
 from . import omni_gguf, omni_graph, omni_quantise
 from .golden import ReferenceClip
 from .measure import language_model_figures, tokenizer_figures
 from .omni_bundle import gguf_metadata, onnx_metadata
 from .omni_checkpoint import OmniCheckpoint
-from .omni_encoder import TOKENS_PER_S
 from .omni_graph import PRECISIONS, Precision
-from .omni_prompt import Speaker, Speech
+from .omni_job import Job
 from .omni_reference import Importance, run_reference
-from .omni_workspace import Workspace
-from .onnx_encoder import MAX_SAMPLES
 from .parity import check, cosine_min, failed_limits, relative_max
 
 LLM_VARIANTS = ("F16", "Q8_0", *omni_quantise.QUANTISATIONS)
@@ -44,43 +36,6 @@ EXACT_CLIPS = 2
 PROGRESS_S = 5.0
 Sound = tuple[np.ndarray, np.ndarray]
 """Waveform `(samples,)` and the checkpoint's own embeddings `(tokens, dim)`."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What one export works on; `speaker` is the checkpoint as parity speaks with it: a short thinking."""
-
-    checkpoint: OmniCheckpoint
-    speech: Speech
-    speaker: Speaker
-    work: Workspace
-    name: str
-    version: str
-    keep_failing: bool
-
-    @property
-    def folder(self) -> Path:
-        """Where files are written."""
-        return self.work.folder
-
-    def context_tokens(self) -> int:
-        """Room for the longest clip, the whole thinking and the answer, and no more: the cache is as large as it says.
-
-        Raises:
-            ExportError: The language model has no such room.
-        """
-        prompt, most = self.speech.prompt, self.checkpoint.text.max_position_embeddings
-        texts = (prompt.before_audio, prompt.after_audio, prompt.answer_open, prompt.answer_close)
-        longest = max(self.speech.label_texts, key=len)
-        fixed = sum(len(self.checkpoint.tokenizer.encode(text).ids) for text in (*texts, longest))
-        needed = fixed + math.ceil(MAX_SAMPLES / SAMPLE_RATE_HZ * TOKENS_PER_S) + prompt.max_think_tokens + 16
-        if needed > most:
-            raise ExportError(f"30 s of audio and the prompt need {needed} tokens of context, the model has {most}")
-        return min(math.ceil(needed / 256) * 256, most)
-
-    def open(self, path: Path) -> closing[LanguageModel]:
-        """A language model as the device runs it by default."""
-        return closing(open_language_model(path, self.context_tokens()))
 
 
 def talk(message: str) -> None:
