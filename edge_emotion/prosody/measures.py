@@ -15,6 +15,7 @@ from edge_emotion.prosody.intonation import FEWEST_FRAMES, describe_intonation
 from edge_emotion.prosody.pitch import PitchTrack, track_pitch
 from edge_emotion.prosody.records import UNITS, Contour, Measure, Prosody
 from edge_emotion.prosody.rhythm import pauses, syllable_rate
+from edge_emotion.prosody.threads import one_thread_for_numpy
 from edge_emotion.prosody.voice_quality import harmonics_to_noise_db, perturbation
 from edge_emotion.speech import (
     FRAME_S,
@@ -77,7 +78,11 @@ def measure_prosody(samples: np.ndarray, activity: SpeechActivity | None = None)
         One `Measure` for every name in `UNITS`; without speech, nearly all have no value, and a reason.
     """
     samples = np.asarray(samples, dtype=np.float32)
-    activity = find_speech(samples) if activity is None else activity
+    with one_thread_for_numpy():
+        return _measure(samples, find_speech(samples) if activity is None else activity)
+
+
+def _measure(samples: np.ndarray, activity: SpeechActivity) -> Prosody:
     frames = len(activity.speech)
     contour = Contour((np.arange(frames) + 0.5) * FRAME_S, np.full(frames, np.nan), np.full(frames, LEVEL_FLOOR_DB))
     duration_s = len(samples) / SAMPLE_RATE_HZ
