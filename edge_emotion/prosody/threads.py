@@ -20,8 +20,8 @@ def one_thread_for_numpy() -> Iterator[None]:
 
     The products of the measures are too small to share: two threads take three times the processor time of one, on a
     busy machine they wait for each other eight times as long as one computes, and their sums have other last bits. The
-    limit holds for the whole process, so blocks in several threads take turns. A caller that limits threads itself, from
-    another thread, keeps its own limit.
+    limit holds for the whole process, so blocks in several threads take turns. A caller that limits threads itself,
+    from another thread, keeps its own limit.
     """
     with _one_at_a_time, _thread_pools().limit(limits=1, user_api="blas"):
         yield
