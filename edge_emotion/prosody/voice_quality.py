@@ -14,6 +14,8 @@ from edge_emotion.speech import FRAME_SAMPLES, SAMPLE_RATE_HZ
 # Neighbouring periods that differ by more than this are an error of tracking, not of the voice.
 LARGEST_CHANGE = 0.15
 BLOCK_FRAMES = 100
+# Sizes that an FFT takes quickly, up to the two longest periods with their margins.
+FFT_SIZES = (64, 96, 128, 192, 256, 320, 384, 480, 512, 576, 640, 768, 1024)
 HIGHEST_HNR_DB = 40.0
 
 
@@ -48,9 +50,10 @@ def perturbation(samples: np.ndarray, f0_hz: np.ndarray) -> tuple[float, float, 
     middle = frame * FRAME_SAMPLES + FRAME_SAMPLES // 2
     margin = 3 * LONGEST_LAG
     padded = np.pad(samples.astype(np.float32), margin)
-    before_length, before_valid = _period_length(padded, middle + margin - np.round(period).astype(int), period)
-    after_length, after_valid = _period_length(padded, middle + margin, period)
-    valid = before_valid & after_valid
+    starts = np.concatenate((middle + margin - np.round(period).astype(int), middle + margin))
+    length, repeats = _period_length(padded, starts, np.tile(period, 2))
+    before_length, after_length = np.split(length, 2)
+    valid = np.logical_and(*np.split(repeats, 2))
     valid &= np.abs(before_length - after_length) < LARGEST_CHANGE * period
     if not valid.any():
         return float("nan"), float("nan"), 0
@@ -66,15 +69,19 @@ def perturbation(samples: np.ndarray, f0_hz: np.ndarray) -> tuple[float, float, 
 
 def _period_length(padded: np.ndarray, start: np.ndarray, period: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lag at which the period that begins at `start` repeats best, near `period`; and whether it does."""
-    blocks = [slice(first, first + BLOCK_FRAMES) for first in range(0, len(start), BLOCK_FRAMES)]
-    lags, repeats = zip(*(_block_period_length(padded, start[block], period[block]) for block in blocks), strict=True)
-    return np.concatenate(lags), np.concatenate(repeats)
+    lag, repeats = np.empty(len(start)), np.empty(len(start), dtype=bool)
+    # Periods of one length together: a block is as wide as its longest.
+    order = np.argsort(period, kind="stable")
+    for first in range(0, len(start), BLOCK_FRAMES):
+        block = order[first : first + BLOCK_FRAMES]
+        lag[block], repeats[block] = _block_period_length(padded, start[block], period[block])
+    return lag, repeats
 
 
 def _block_period_length(padded: np.ndarray, start: np.ndarray, period: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     reach = np.ceil((1.0 + LARGEST_CHANGE) * period).astype(int) + SINC_DEPTH + 1
     length = int((reach + np.round(period)).max()) + 1
-    fft_size = 1 << (length - 1).bit_length()
+    fft_size = next(size for size in FFT_SIZES if size >= length)
     sample = np.arange(length)
     following = padded[start[:, None] + sample]
     first = np.where(sample < np.round(period)[:, None], following, np.float32(0.0))
@@ -83,7 +90,7 @@ def _block_period_length(padded: np.ndarray, start: np.ndarray, period: np.ndarr
     span = np.round(period).astype(int)[:, None]
     lags = np.arange(int(reach.max()) + 1)
     lag_energy = np.take_along_axis(energy, np.minimum(lags + span, length), axis=1) - energy[:, lags]
-    scale = np.sqrt(lag_energy * np.take_along_axis(energy, span, axis=1))
+    scale = np.sqrt(lag_energy * np.take_along_axis(energy, span, axis=1)).astype(np.float32)
     correlation = product[:, : len(lags)] / np.maximum(scale, 1e-12)
     near = np.abs(lags - period[:, None]) <= LARGEST_CHANGE * period[:, None]
     best = np.where(near, correlation, -np.inf).argmax(axis=1)
