@@ -19,7 +19,7 @@ LEVELS = {cue.name: cue.levels for cue in CUES}
 
 @st.composite
 def cue_levels(draw: st.DrawFn) -> dict[str, str]:
-    names = draw(st.lists(st.sampled_from(list(LEVELS)), min_size=1, max_size=6, unique=True))
+    names = draw(st.lists(st.sampled_from(list(LEVELS)), min_size=1, max_size=5, unique=True))
     return {name: draw(st.sampled_from(LEVELS[name])) for name in names}
 
 

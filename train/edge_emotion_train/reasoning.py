@@ -17,6 +17,8 @@ from edge_emotion.cues import CUE_BY_NAME
 from edge_emotion.wording import PHRASES
 
 MIN_WORDS, MAX_WORDS = 15, 45
+# Five long phrases and a long interpretation seldom fit together.
+MOST_DRAFTS = 1000
 
 # {0} is the surest cue; the rest is joined as "b, c and d". Every slot is the object of a verb, so any phrase fits.
 _SKELETONS = (
@@ -118,7 +120,7 @@ class CueEmotionTable:
 def write_reasoning(
     cue_levels: Mapping[str, str], candidates: tuple[str, ...], label: str, rng: np.random.Generator
 ) -> str:
-    """One or two sentences on the cues and a clause on what they suggest; 15-45 words for 3 to 6 cues.
+    """One or two sentences on the cues and a clause on what they suggest; 15-45 words for 3 to 5 cues.
 
     Args:
         cue_levels: Cue name to level, in the order of the text; at least one.
@@ -136,7 +138,7 @@ def write_reasoning(
     if not cue_levels:
         raise ValueError("needs at least one cue to write of")
     drafts: list[str] = []
-    while len(drafts) < 32:
+    while len(drafts) < MOST_DRAFTS:
         draft = f"{_describe(cue_levels, rng)} {_interpret(candidates[:2], label, rng)}"
         if MIN_WORDS <= len(draft.split()) <= MAX_WORDS:
             return draft
