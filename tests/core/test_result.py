@@ -126,7 +126,8 @@ def test_impossible_results_are_refused(changes: dict[str, Any], message: str) -
 
 
 def test_shares_added_up_in_floating_point_are_accepted() -> None:
-    replace(RESULT, distribution={"anger": 1.0 + 2e-16, "fear": -1e-17}, confidence=1.0 + 2e-16)
+    added_up = replace(RESULT, distribution={"anger": 1.0 + 2e-16, "fear": -1e-17}, confidence=1.0 + 2e-16)
+    assert added_up.distribution["fear"] == -1e-17
 
 
 def test_nothing_found_must_say_why() -> None:

@@ -6,6 +6,7 @@ machine that wrote it, a record names its original recording again; anywhere els
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from typing import Any
 from .clips import is_part, plain_name, write_clip
 from .records import Outcome, Record
 from .sources import record_of
+
+log = logging.getLogger(__name__)
 
 METADATA = "metadata.jsonl"
 CORPUS = "audiofolder"
@@ -88,6 +91,6 @@ def place_audio(record: Record, folder: Path, link: bool) -> None:
         try:
             os.link(os.path.realpath(record.audio), target)
             return
-        except OSError:
-            pass  # another file system: a copy it is
+        except OSError as error:
+            log.warning("%s cannot be linked (%s); it is copied", record.audio, error.strerror or error)
     shutil.copyfile(record.audio, target)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -29,6 +29,7 @@ from .format_audiofolder import METADATA, audiofolder_row, parse_audiofolder, pl
 from .format_conversations import message_row, ms_swift_row, parse_messages, parse_ms_swift
 from .format_emotioncot import emotioncot_row, parse_emotioncot
 from .records import Failure, Outcome, Record, json_line
+from .sources import json_rows
 from .store import write_atomically
 
 REST = "edge_emotion"
@@ -91,7 +92,7 @@ def read_format(path: Path, name: str) -> Converted:
     file = path / METADATA if chosen.folder and path.is_dir() else path
     records, failures = [], []
     try:
-        for number, row in read_csv(file) if chosen.table else _json_lines(file):
+        for number, row in read_csv(file) if chosen.table else json_rows(file):
             place = f"{file.name} line {number}"
             outcome = _restored(row, chosen, file.parent, place)
             failures.extend(outcome.failures)
@@ -188,19 +189,6 @@ def _parsed(chosen: Format, row: Mapping[str, Any], folder: Path, place: str, to
         if not tolerant:
             raise
         return Outcome(None)
-
-
-def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """Number and content of each line; a text saying what is wrong where it is no JSON object."""
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode("utf-8-sig"), parse_constant=lambda name: None)
-            except ValueError as error:
-                row = f"no JSON ({error})"
-            yield number, row if isinstance(row, (dict, str)) else "one JSON object a line is needed"
 
 
 def _lines(rows: Sequence[Row]) -> str:

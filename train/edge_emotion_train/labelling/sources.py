@@ -191,7 +191,7 @@ def _record_of_clip(clip: Clip) -> Record:
 
 
 def _read_table(path: Path, corpus: str, language: str | None) -> Iterator[Record | Outcome]:
-    rows = _csv_rows(path) if path.suffix.lower() == ".csv" else _json_rows(path)
+    rows = _csv_rows(path) if path.suffix.lower() == ".csv" else json_rows(path)
     for number, row in rows:
         place = f"{path.name} line {number}"
         if isinstance(row, Mapping):
@@ -200,7 +200,7 @@ def _read_table(path: Path, corpus: str, language: str | None) -> Iterator[Recor
             yield Outcome(None, (Failure(f"{corpus}/{place}", STEP, f"{place}: {row}"),))
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
+def json_rows(path: Path) -> Iterator[tuple[int, Any]]:
     """Number and content of each line; a text that says what is wrong where it is no JSON object."""
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
