@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -56,9 +58,29 @@ def config(
     )
 
 
+def write(folder: Path, text: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_preset_says_whose_stage_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="unknown preset 'omnni'; did you mean 'omni'"):
+        stages.run("sft", write(tmp_path, "preset: omnni\n"))
+    with pytest.raises(ConfigError, match="no configuration at"):
+        stages.run("sft", tmp_path / "absent.yaml")
+    called: list[object] = []
+    thinker = SimpleNamespace(run=lambda *given: called.append(given))
+    monkeypatch.setitem(sys.modules, "edge_emotion_train.thinker", SimpleNamespace(stages=thinker))
+    monkeypatch.setitem(sys.modules, "edge_emotion_train.thinker.stages", thinker)
+    path = write(tmp_path, "preset: omni\n")
+    stages.run("prosody", path, ["--steps", "3"])
+    assert called == [("prosody", path, ["--steps", "3"])]
+
+
 def test_unknown_stages_and_speakers_are_refused(config: SftConfig, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown stage 'grop'; stages: features, sft, eval, calibrate, grpo"):
-        stages.run("grop", tmp_path / "absent.yaml")
+        stages.run("grop", write(tmp_path, "steps: 3\n"))
     misspelt = dataclasses.replace(config, test_speakers=("emodb_15", "emodb-16"))
     with pytest.raises(ConfigError, match="nobody is called emodb-16"):
         training_data.load_training_features(misspelt)

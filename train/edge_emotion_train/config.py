@@ -18,6 +18,9 @@ from edge_emotion.cues import CUE_BY_NAME
 from edge_emotion.errors import ConfigError
 from edge_emotion.labels import EMOTIONS
 
+# `nano` and `small` are trained from an `SftConfig`, `omni` by the package `thinker`.
+PRESETS = ("nano", "small", "omni")
+
 # Least value of each number. A byte-level vocabulary holds 256 bytes and 7 tags.
 _AT_LEAST_ONE = (
     "encoder_layers", "evidence_tokens", "language_model_layers", "texts_per_row", "most_cues", "steps", "batch_size",
@@ -39,6 +42,7 @@ class SftConfig:
         encoder_weights: Whisper encoder: a Hugging Face folder or a .safetensors file.
         cache: Folder for encoder features, synthetic speech and measures.
         output: Folder of the checkpoint.
+        preset: `nano` or `small`.
         name: Name of the model.
         seed: Seed of texts, weights and batches.
         labels: Emotions the model can answer, in the order of its logits.
@@ -76,6 +80,7 @@ class SftConfig:
     encoder_weights: Path
     cache: Path = Path("runs/nano/cache")
     output: Path = Path("runs/nano/checkpoint")
+    preset: str = "nano"
     name: str = "nano"
     seed: int = 20261122
     labels: tuple[str, ...] = tuple(label for label in EMOTIONS if label != "surprise")
@@ -112,6 +117,7 @@ class SftConfig:
         problems = [
             *(f"data: no folder {self.data}" for _ in [0] if not self.data.is_dir()),
             *(f"encoder_weights: nothing at {self.encoder_weights}" for _ in [0] if not self.encoder_weights.exists()),
+            *(f"preset: {self.preset!r} is neither nano nor small" for _ in [0] if self.preset not in PRESETS[:2]),
             *(f"labels: unknown emotion {label!r}" for label in self.labels if label not in EMOTIONS),
             *(
                 f"cues: unknown cue {cue!r}; known: {', '.join(CUE_BY_NAME)}"
@@ -154,6 +160,20 @@ class SftConfig:
 Config = TypeVar("Config")
 
 
+def preset_of(path: Path) -> str:
+    """The key `preset` of a YAML file, `nano` where it has none.
+
+    Raises:
+        ConfigError: The file is missing or holds no keys, or the preset is unknown.
+    """
+    preset = str(_read_keys(path).get("preset", PRESETS[0]))
+    if preset not in PRESETS:
+        near = difflib.get_close_matches(preset, PRESETS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"{path}: unknown preset {preset!r}{hint}\nknown presets: {', '.join(PRESETS)}")
+    return preset
+
+
 def read_config(path: Path, overrides: Sequence[str] = ()) -> SftConfig:
     """Reads an `SftConfig`; see `read_config_of`."""
     return read_config_of(SftConfig, path, overrides)
@@ -165,8 +185,6 @@ def read_config_of(kind: type[Config], path: Path, overrides: Sequence[str] = ()
     Raises:
         ConfigError: The file is missing, or holds unknown keys or wrong types; every unknown key is named.
     """
-    if not path.is_file():
-        raise ConfigError(f"no configuration at {path}; the shipped ones are in train/configs/")
     _check_keys(path, [field.name for field in fields(kind)])  # type: ignore[arg-type]
     app = cyclopts.App(
         config=cyclopts.config.Yaml(path, must_exist=True, use_commands_as_keys=False), result_action="return_value"
@@ -189,15 +207,21 @@ def read_config_of(kind: type[Config], path: Path, overrides: Sequence[str] = ()
     return found[0]
 
 
-def _check_keys(path: Path, known: Sequence[str]) -> None:
+def _read_keys(path: Path) -> dict[Any, Any]:
+    if not path.is_file():
+        raise ConfigError(f"no configuration at {path}; the shipped ones are in train/configs/")
     try:
         given: Any = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(given, dict):
         raise ConfigError(f"{path} must hold `key: value` lines")
+    return given
+
+
+def _check_keys(path: Path, known: Sequence[str]) -> None:
     problems = []
-    for key in given:
+    for key in _read_keys(path):
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
             problems.append(f"  unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))

@@ -1,4 +1,8 @@
-"""The training stages behind `edge-emotion train STAGE --config F`: features, sft, eval, calibrate, grpo."""
+"""The training stages behind `edge-emotion train STAGE --config F`: features, sft, eval, calibrate, grpo.
+
+The configuration's key `preset` says of which model: `nano` and `small` train on cached features of a frozen encoder,
+`omni` is a Qwen2.5-Omni thinker.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from typing import Any
 from edge_emotion.errors import ConfigError
 
 from .checkpoint import Checkpoint, TowerSizes, build_tower, save_checkpoint, update_calibration
-from .config import SftConfig, read_config, read_config_of
+from .config import SftConfig, preset_of, read_config, read_config_of
 from .encoder import load_whisper_encoder
 from .evaluate import UNCALIBRATED, answer_calibration, evaluate_folds, head_calibration
 from .features import weights_hash
@@ -36,12 +40,18 @@ def run(stage: str, config_path: Path, overrides: Sequence[str] = ()) -> None:
 
     Args:
         stage: `features`, `sft`, `eval`, `calibrate` or `grpo`.
-        config_path: YAML of an `SftConfig`; of a `GrpoConfig` for `grpo`.
+        config_path: YAML of an `SftConfig`; of a `GrpoConfig` for `grpo`; of the thinker's stages for preset `omni`.
         overrides: Command-line options that override it, such as `["--steps", "100"]`.
 
     Raises:
         ConfigError: Unknown stage, or a configuration that cannot be used.
     """
+    if preset_of(config_path) == "omni":
+        # Imported here because it brings all of Qwen2.5-Omni.
+        from .thinker.stages import run as run_thinker
+
+        run_thinker(stage, config_path, overrides)
+        return
     stages: dict[str, Callable[[SftConfig], None]] = {
         "features": features_stage,
         "sft": sft_stage,
