@@ -89,6 +89,15 @@ class Bundle:
         """A variant's file and, where its weights lie apart because of their size, that of the weights."""
         return [name for name in (file, file + ".data") if name == file or name in self.manifest.files]
 
+    def llm_variant(self, quantisation: str | None = None) -> LlmVariant:
+        """The variant whose file `llm_path` gives.
+
+        Raises:
+            BundleError: The bundle has no such variant; names those it has.
+        """
+        path = self.llm_path(quantisation)
+        return next(variant for variant in self.manifest.llm.variants if self.path / variant.file == path)
+
     def _choose(self, what: str, files: Mapping[str, str], wanted: str | None) -> str:
         if wanted is None:
             return next(iter(files.values()))

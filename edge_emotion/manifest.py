@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from edge_emotion.base_models import BaseModel
 from edge_emotion.cues import Thresholds
 from edge_emotion.errors import BundleError
 from edge_emotion.prompt import Prompt
@@ -55,10 +56,14 @@ class EncoderSpec:
 
 @dataclass(frozen=True)
 class LlmVariant:
-    """One file of the language model: ONNX with quantisation `int8`, or GGUF with `Q8_0`, for example."""
+    """One file of the language model: ONNX with quantisation `int8`, or GGUF with `Q8_0`, for example.
+
+    Where `base` is given, the file is a LoRA adapter in GGUF of that published model, which the bundle does not hold.
+    """
 
     file: str
     quantisation: str
+    base: BaseModel | None = None
 
     @property
     def runtime(self) -> str:
@@ -120,7 +125,7 @@ class Manifest:
             "labels": list(self.labels),
             "files": {name: asdict(entry) for name, entry in self.files.items()},
             "encoder": asdict(self.encoder) | {"variants": [asdict(variant) for variant in self.encoder.variants]},
-            "llm": asdict(self.llm) | {"variants": [asdict(variant) for variant in self.llm.variants]},
+            "llm": asdict(self.llm) | {"variants": [_without_none(asdict(v)) for v in self.llm.variants]},
             "prompt": self.prompt.to_dict(),
             "thresholds": self.thresholds.to_dict(),
             "calibration": {name: asdict(calibration) for name, calibration in self.calibration.items()},
@@ -171,18 +176,20 @@ def _short(value: object) -> str:
 
 
 class _Object:
-    """A JSON object that must have exactly the given keys; its readers note problems instead of raising.
+    """A JSON object with exactly the given keys, `optional` ones left out; readers note problems instead of raising.
 
     Every reader returns a value of the asked type whatever was found; it is used only if no problem was noted.
     """
 
-    def __init__(self, value: object, place: str, problems: list[str], keys: Iterable[str]) -> None:
+    def __init__(
+        self, value: object, place: str, problems: list[str], keys: Iterable[str], optional: Sequence[str] = ()
+    ) -> None:
         self.place, self.problems, self.members = place, problems, {}
         if not isinstance(value, Mapping):
             self._note(place or "manifest", f"expected an object, given {_short(value)}")
             return
         keys = list(keys)
-        for key in [key for key in keys if key not in value]:
+        for key in [key for key in keys if key not in value and key not in optional]:
             self._note(key, "missing")
         for key in [key for key in value if key not in keys]:
             self._note(_short(key).strip('"'), f"unknown; known here: {', '.join(keys)}")
@@ -233,13 +240,13 @@ class _Object:
             return _Object(self.members[key], place, self.problems, keys)
         return _Object({}, place, [], ())  # noted as missing already
 
-    def objects(self, key: str, keys: Sequence[str]) -> list[_Object]:
+    def objects(self, key: str, keys: Sequence[str], optional: Sequence[str] = ()) -> list[_Object]:
         value = self.members.get(key)
         if not isinstance(value, (list, tuple)) or not value:
             self._expected(key, "a list of objects that is not empty")
             return []
         place = f"{self.place}.{key}".lstrip(".")
-        return [_Object(item, f"{place}[{index}]", self.problems, keys) for index, item in enumerate(value)]
+        return [_Object(item, f"{place}[{index}]", self.problems, keys, optional) for index, item in enumerate(value)]
 
     def mapping(self, key: str) -> dict[str, Any]:
         value = self.members.get(key)
@@ -251,6 +258,10 @@ class _Object:
                 pass
         self._expected(key, "an object that JSON can hold")
         return {}
+
+
+def _without_none(plain: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in plain.items() if value is not None}
 
 
 def _names(kind: type) -> list[str]:
@@ -319,11 +330,22 @@ def _read_encoder(table: _Object, files: Mapping[str, FileEntry]) -> EncoderSpec
 
 def _read_llm(table: _Object, files: Mapping[str, FileEntry]) -> LlmSpec:
     variants = [
-        LlmVariant(_listed_file(variant, files, tuple(LLM_RUNTIMES)), variant.text("quantisation"))
-        for variant in table.objects("variants", _names(LlmVariant))
+        LlmVariant(_listed_file(variant, files, tuple(LLM_RUNTIMES)), variant.text("quantisation"), _read_base(variant))
+        for variant in table.objects("variants", _names(LlmVariant), optional=("base",))
     ]
     _refuse_repeats(table, [variant.quantisation for variant in variants])
     return LlmSpec(tuple(variants), table.text("architecture"), table.integer("context_tokens", 1, 2**24))
+
+
+def _read_base(variant: _Object) -> BaseModel | None:
+    if "base" not in variant.members:
+        return None
+    table = variant.object("base", _names(BaseModel))
+    file = table.text("file", _FILE_NAME, "a file name of the characters A-Z a-z 0-9 . _ -")
+    if variant.members.get("file") and not (file.endswith(".gguf") and str(variant.members["file"]).endswith(".gguf")):
+        table._note("file", "base and adapter must both end in .gguf: no runtime puts another adapter on")
+    sha256 = table.text("sha256", _SHA256, "64 lower-case hex digits")
+    return BaseModel(file, table.integer("size", 1, MAX_FILE_BYTES), sha256)
 
 
 def _read_calibration(top: _Object) -> dict[str, Calibration]:

@@ -26,6 +26,7 @@ from edge_emotion_runtimes.decoding import (
     log_sum_exp,
 )
 from edge_emotion_runtimes.interfaces import Segment, Token
+from edge_emotion_runtimes.llama_cpp_adapter import check_adapter, put_on
 from edge_emotion_runtimes.processors import suitable_threads
 
 _KV_TYPES = {"f32": 0, "f16": 1}
@@ -45,9 +46,10 @@ class LlamaCppModel:
         threads: Processor threads; None takes one for a small model, else the usable physical cores.
         kv_type: Number format of the KV cache; "f32" for parity checks.
         flash_attention: None lets llama.cpp decide; False for parity checks.
+        adapter: A LoRA adapter in GGUF that changes the model; None runs the model as it is.
 
     Raises:
-        BundleError: The file is missing, damaged, or not a model that can be used here.
+        BundleError: A file is missing, damaged, not a model that can be used here, or no adapter of that model.
         RuntimeUnavailableError: llama.cpp is not installed, or has no memory for the context.
     """
 
@@ -58,6 +60,7 @@ class LlamaCppModel:
         threads: int | None = None,
         kv_type: Literal["f16", "f32"] = "f16",
         flash_attention: bool | None = None,
+        adapter: str | Path | None = None,
     ) -> None:
         if kv_type not in _KV_TYPES:
             raise LanguageModelError(f"kv_type {kv_type!r}; allowed: {', '.join(_KV_TYPES)}")
@@ -67,7 +70,10 @@ class LlamaCppModel:
         self.context_tokens = context_tokens
         self._kv_type = kv_type
         self._flash_attention = flash_attention
+        self.adapter = None if adapter is None else Path(adapter)
         bindings.check_gguf(self.path)
+        if self.adapter:
+            check_adapter(self.adapter, self.path)
         self._lib = bindings.library()
         model = bindings.load_model(self._lib, self.path)
         try:
@@ -76,6 +82,12 @@ class LlamaCppModel:
             context = self._create_context(model)
         except Exception:
             self._lib.llama_model_free(model)
+            raise
+        try:
+            if self.adapter:
+                put_on(self._lib, model, context, self.adapter)
+        except Exception:
+            bindings.free(self._lib, context, model)
             raise
         self._model, self._context = model, context
         self._free = weakref.finalize(self, bindings.free, self._lib, context, model)
@@ -269,6 +281,7 @@ class LlamaCppModel:
             "system": " ".join(lib.llama_print_system_info().decode().split()),
             "device": "cpu",
             "file": self.path.name,
+            "adapter": self.adapter.name if self.adapter else None,
             "architecture": bindings.metadata(lib, self._model, b"general.architecture"),
             "parameters": int(lib.llama_model_n_params(self._model)),
             "size_bytes": int(lib.llama_model_size(self._model)),

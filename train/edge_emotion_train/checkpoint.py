@@ -2,7 +2,7 @@
 
 metadata.json            labels, cues, sizes, prompt, thresholds, calibration, provenance
 tower.safetensors        encoder, evidence heads, projectors
-language_model/          Hugging Face folder of the language model and its tokenizer.json
+language_model/          Hugging Face folder of the language model, or a PEFT folder of adapters, and its tokenizer.json
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
+from edge_emotion.base_models import BaseModel, find_base_model
 from edge_emotion.cues import Thresholds
 from edge_emotion.errors import ConfigError
 from edge_emotion.prompt import Prompt
@@ -55,6 +56,7 @@ class Checkpoint:
         thresholds: Cut points of the cues' levels.
         calibration: Per head (`llm`, `head`): temperature, ece, abstain_below.
         provenance: Config, data hashes, seed, versions, commit.
+        base_model: The published file that the language model's adapters stand on; None where it is all its own.
     """
 
     tower: AudioTower
@@ -67,6 +69,7 @@ class Checkpoint:
     thresholds: Thresholds
     calibration: Mapping[str, Mapping[str, float]]
     provenance: Mapping[str, Any]
+    base_model: BaseModel | None = None
 
 
 def build_tower(sizes: TowerSizes) -> AudioTower:
@@ -96,6 +99,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "calibration": {name: dict(values) for name, values in checkpoint.calibration.items()},
         "provenance": dict(checkpoint.provenance),
     }
+    if checkpoint.base_model:
+        metadata["base_model"] = asdict(checkpoint.base_model)
     _write_metadata(folder / "metadata.json", metadata)
 
 
@@ -119,24 +124,33 @@ def _write_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
     partial.rename(path)
 
 
-def load_checkpoint(folder: Path) -> Checkpoint:
+def load_checkpoint(folder: Path, base: Path | None = None) -> Checkpoint:
     """Reads a folder that `save_checkpoint` wrote.
+
+    Args:
+        folder: The checkpoint.
+        base: File of the base model of its adapters; None finds it on this machine.
 
     Raises:
         ConfigError: The folder is not a checkpoint, or a part of it is missing.
+        BundleError: The base model is not on this machine.
     """
-    for part in ("metadata.json", "tower.safetensors", "language_model/config.json", "language_model/tokenizer.json"):
+    for part in ("metadata.json", "tower.safetensors", "language_model/tokenizer.json"):
         if not (folder / part).is_file():
             raise ConfigError(
                 f"{folder} is not a checkpoint: {part} is missing; train one with `edge-emotion train sft`"
             )
     metadata = json.loads((folder / "metadata.json").read_text())
+    base_model = BaseModel(**metadata["base_model"]) if "base_model" in metadata else None
+    kind = "adapter_config.json" if base_model else "config.json"
+    if not (folder / "language_model" / kind).is_file():
+        raise ConfigError(f"{folder} is not a checkpoint: language_model/{kind} is missing; train it again")
     sizes = TowerSizes(**metadata["sizes"])
     tower = build_tower(sizes)
     tower.load_state_dict(load_file(folder / "tower.safetensors"))
     return Checkpoint(
         tower=tower.eval(),
-        language_model=LlamaForCausalLM.from_pretrained(folder / "language_model").eval(),
+        language_model=_load_language_model(folder / "language_model", base_model, base),
         tokenizer=Tokenizer.from_file(str(folder / "language_model" / "tokenizer.json")),
         sizes=sizes,
         labels=tuple(metadata["labels"]),
@@ -145,4 +159,16 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         thresholds=Thresholds.from_dict(metadata["thresholds"]),
         calibration=metadata["calibration"],
         provenance=metadata["provenance"],
+        base_model=base_model,
     )
+
+
+def _load_language_model(folder: Path, base_model: BaseModel | None, given: Path | None) -> LlamaForCausalLM:
+    if base_model is None:
+        return LlamaForCausalLM.from_pretrained(folder).eval()
+    # Imported here because it imports the training, and PEFT takes a second.
+    from .pretrained import load_language_model
+
+    model, _ = load_language_model(find_base_model(base_model, given))
+    model.load_adapter(str(folder))
+    return model.eval()

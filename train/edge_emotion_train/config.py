@@ -24,11 +24,11 @@ PRESETS = ("nano", "small", "omni")
 # Least value of each number. A byte-level vocabulary holds 256 bytes and 7 tags.
 _AT_LEAST_ONE = (
     "encoder_layers", "evidence_tokens", "language_model_layers", "texts_per_row", "most_cues", "steps", "batch_size",
-    "fold_steps", "processes",
+    "fold_steps", "processes", "lora_rank",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "seed", "emodb_variants", "emogator_clips", "synthetic_clips", "synthetic_variants", "fewest_cues", "cue_penalty",
-    "emotion_penalty", "learning_rate",
+    "emotion_penalty", "learning_rate", "save_steps",
 )  # fmt: skip
 _LEAST = dict.fromkeys(_AT_LEAST_ONE, 1) | dict.fromkeys(_NOT_NEGATIVE, 0) | {"vocabulary": 263, "folds": 2}
 
@@ -57,6 +57,9 @@ class SftConfig:
         embedding_dim: Width of the language model, a multiple of 64.
         language_model_layers: Its depth.
         vocabulary: Size of its BPE.
+        language_model: Preset `small`: GGUF file of the pretrained language model, whose width `embedding_dim` must be;
+            None finds SmolLM2-135M-Instruct on this machine. Its own depth and vocabulary count.
+        lora_rank: Preset `small`: rank of the adapters on it.
         cue_penalty: L2 penalty of the cue regressions.
         emotion_penalty: L2 penalty of the emotion head.
         always_cues: Cues that every explanation mentions.
@@ -64,14 +67,17 @@ class SftConfig:
         fewest_cues: Cues mentioned even below that.
         most_cues: Never more.
         texts_per_row: Paraphrases written per clip.
+        text_corpora: Corpora whose clips the language model learns to explain; all teach the evidence heads.
         frames_dropped: Share of samples whose audio tokens are withheld.
         evidence_dropped: Share of samples whose evidence tokens are withheld.
         steps: Optimiser steps.
         batch_size: Clips per step.
         learning_rate: Peak of the cosine schedule.
+        save_steps: Steps between saved states from which an interrupted training goes on; 0 saves none.
         max_duration_s: Longer clips are left out of training batches.
         calibration: Result file: `train eval` writes it, `train calibrate` sets the temperature of the answers from it.
         folds: Folds of `train eval`.
+        fold_speakers: Speakers held out together in a single fold instead, where five trainings cost too much.
         fold_steps: Optimiser steps of each fold of `train eval`.
         processes: Worker processes for features.
     """
@@ -95,6 +101,8 @@ class SftConfig:
     embedding_dim: int = 128
     language_model_layers: int = 4
     vocabulary: int = 768
+    language_model: Path | None = None
+    lora_rank: int = 8
     cue_penalty: float = 0.4
     emotion_penalty: float = 1.5
     always_cues: tuple[str, ...] = ("pitch", "rate")
@@ -102,14 +110,17 @@ class SftConfig:
     fewest_cues: int = 4
     most_cues: int = 5
     texts_per_row: int = 4
+    text_corpora: tuple[str, ...] = ("emodb", "emogator", "synthetic")
     frames_dropped: float = 0.5
     evidence_dropped: float = 0.2
     steps: int = 1000
     batch_size: int = 32
     learning_rate: float = 1.5e-3
+    save_steps: int = 0
     max_duration_s: float = 8.0
     calibration: Path | None = None
     folds: int = 5
+    fold_speakers: tuple[str, ...] = ()
     fold_steps: int = 500
     processes: int = 2
 
@@ -117,6 +128,11 @@ class SftConfig:
         problems = [
             *(f"data: no folder {self.data}" for _ in [0] if not self.data.is_dir()),
             *(f"encoder_weights: nothing at {self.encoder_weights}" for _ in [0] if not self.encoder_weights.exists()),
+            *(
+                f"language_model: {self.language_model} is given, but preset {self.preset} trains its own"
+                for _ in [0]
+                if self.language_model and self.preset != "small"
+            ),
             *(f"preset: {self.preset!r} is neither nano nor small" for _ in [0] if self.preset not in PRESETS[:2]),
             *(f"labels: unknown emotion {label!r}" for label in self.labels if label not in EMOTIONS),
             *(

@@ -131,7 +131,8 @@ def evaluate_folds(features: FeatureSet, config: SftConfig) -> dict[str, Any]:
     head = evaluate_head(features, config, speakers)
     sys.stderr.write(json.dumps(head) + "\n")
     folds = []
-    for held_out in np.array_split(speakers, config.folds):
+    groups = [np.array(config.fold_speakers)] if config.fold_speakers else np.array_split(speakers, config.folds)
+    for held_out in groups:
         # The temperature of the shipped answers comes from these models, so the test speakers train none of them.
         unseen = {*held_out, *config.test_speakers}
         train = [i for i, row in enumerate(features.rows) if row.speaker not in unseen]

@@ -64,7 +64,8 @@ def generate(
         logits_to_keep=1,
     )
     first_logits = logits = output.logits[:, -1]
-    stop_ids = torch.tensor([tokenizer.encode(text).ids[0] for text in (*prompt.stop, TAGS[-1])])
+    end = TAGS[-1] if tokenizer.token_to_id(TAGS[-1]) is not None else prompt.answer_close
+    stop_ids = torch.tensor([tokenizer.encode(text).ids[0] for text in (*prompt.stop, end)])
     said: list[Tensor] = []
     thinking = torch.ones(batch, dtype=torch.bool)
     for _ in range(prompt.max_think_tokens):
@@ -79,7 +80,7 @@ def generate(
         tokenizer.decode([int(step[i]) for step in said if step[i] >= 0], skip_special_tokens=False)
         for i in range(batch)
     ]
-    scores = _score_labels(model, tokenizer, prompt, labels, cache, mask)
+    scores = _score_labels(model, tokenizer, prompt, prompt.texts_of(labels), cache, mask)
     return Generated(reasoning, scores, first_logits.float().numpy())
 
 

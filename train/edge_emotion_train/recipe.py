@@ -5,7 +5,10 @@ Used alike for the shipped model and for every evaluation fold, so that what is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +27,11 @@ from .evidence import (
     position_matrix,
     residual_deviation,
 )
-from .explanations import SpeakingRule, value_at, write_explanations
+from .explanations import Explanation, SpeakingRule, value_at, write_explanations
 from .features import FeatureRow, FeatureSet
 from .generate import Generated, generate
 from .model import AudioProjector, EvidenceProjector, build_language_model
+from .pretrained import begin_in_words, build_adapted_model, chatml_prompt
 from .reasoning import CueEmotionTable
 from .sft import AudioInputs, Collator, ExplanationDataset, SpeechLanguageModel, pad_frames, train_language_model
 from .tokenizer import train_tokenizer
@@ -98,15 +102,28 @@ def train_model(
         config.texts_per_row,
         seed,
     )
-    tokenizer = train_tokenizer(
-        [text.reasoning for texts in explanations for text in texts]
-        + [label for label in config.labels for _ in range(500)],
-        config.vocabulary,
+    if config.preset == "small":
+        prompt = chatml_prompt(config.labels)
+        model, tokenizer = build_adapted_model(config, features.frames.shape[2])
+        set_levels(model.evidence, evidence, thresholds, deviation)
+        measured = [measured_levels(row, thresholds) for row in rows]
+        begin_in_words(model, tokenizer, config, features, measured, cue_values, emotion_logits)
+    else:
+        prompt = Prompt()
+        tokenizer = train_tokenizer(
+            [text.reasoning for texts in explanations for text in texts]
+            + [label for label in config.labels for _ in range(500)],
+            config.vocabulary,
+        )
+        model = build_model(config, tokenizer, features.frames.shape[2])
+        set_levels(model.evidence, evidence, thresholds, deviation)
+    explained = spoken_answers(
+        [texts if row.corpus in config.text_corpora else [] for row, texts in zip(rows, explanations, strict=True)],
+        config.labels,
+        prompt,
     )
-    model, prompt = build_model(config, tokenizer, features.frames.shape[2]), Prompt()
-    set_levels(model.evidence, evidence, thresholds, deviation)
     dataset = ExplanationDataset(
-        features, cue_values, emotion_logits, explanations, tokenizer, prompt, config.max_duration_s
+        features, cue_values, emotion_logits, explained, tokenizer, prompt, config.max_duration_s
     )
     before_ids = tokenizer.encode(prompt.before_audio).ids
     collator = Collator(before_ids, config.evidence_tokens, config.frames_dropped, config.evidence_dropped)
@@ -114,11 +131,12 @@ def train_model(
         model,
         dataset,
         collator,
-        output,
+        _states_folder(output, config, rows, steps, seed) if config.save_steps else output,
         steps=steps,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         seed=seed,
+        save_steps=config.save_steps,
     )
     recordings = [i for i, row in enumerate(rows) if row.corpus == "emodb" and row.variant == 0]
     return TrainedModel(
@@ -131,6 +149,24 @@ def train_model(
         [str(rows[i].emotion) for i in recordings],
         history,
     )
+
+
+def _states_folder(output: Path, config: SftConfig, rows: Sequence[FeatureRow], steps: int, seed: int) -> Path:
+    """Where the states of this very training are kept: no other may go on from them."""
+    settings = {name: str(value) for name, value in asdict(config).items() if not isinstance(value, Path)}
+    clips = [f"{row.clip} {row.variant}" for row in rows]
+    return output / hashlib.sha256(json.dumps([settings, clips, steps, seed]).encode()).hexdigest()[:12]
+
+
+def spoken_answers(
+    explanations: Sequence[Sequence[Explanation]], labels: Sequence[str], prompt: Prompt
+) -> list[list[Explanation]]:
+    """The explanations with each label as the model writes it."""
+    written = dict(zip(labels, prompt.texts_of(labels), strict=True))
+    return [
+        [replace(text, label=written[text.label]) if text.label is not None else text for text in texts]
+        for texts in explanations
+    ]
 
 
 def build_model(config: SftConfig, tokenizer: Tokenizer, encoder_dim: int) -> SpeechLanguageModel:

@@ -21,6 +21,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import LlamaForCausalLM, Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
 
 from edge_emotion.prompt import Prompt
 
@@ -224,8 +225,11 @@ def train_language_model(
     batch_size: int,
     learning_rate: float,
     seed: int,
+    save_steps: int = 0,
 ) -> list[dict[str, float]]:
     """Trains with AdamW and a cosine schedule; returns the logged history.
+
+    With `save_steps` the state is saved every so many steps, and a training that was interrupted goes on from there.
 
     fp32 on a CPU, bf16 on a GPU. Launched under `accelerate launch`, the same call trains on several GPUs.
     """
@@ -239,7 +243,9 @@ def train_language_model(
         weight_decay=0.01,
         max_grad_norm=1.0,
         logging_steps=25,
-        save_strategy="no",
+        save_strategy="steps" if save_steps else "no",
+        save_steps=save_steps or 500,
+        save_total_limit=1,
         report_to="none",
         seed=seed,
         bf16=torch.cuda.is_available(),
@@ -249,5 +255,5 @@ def train_language_model(
     )
     trainer = Trainer(model=model, args=arguments, train_dataset=dataset, data_collator=collator)
     with redirect_stdout(sys.stderr):  # Trainer writes its log lines where results go
-        trainer.train()
+        trainer.train(resume_from_checkpoint=get_last_checkpoint(output) if save_steps and output.is_dir() else None)
     return trainer.state.log_history

@@ -23,15 +23,19 @@ from .config import SftConfig, preset_of, read_config, read_config_of
 from .encoder import load_whisper_encoder
 from .evaluate import UNCALIBRATED, answer_calibration, evaluate_folds, head_calibration
 from .features import weights_hash
-from .recipe import TrainedModel, train_model
+from .pretrained import describe_base
+from .recipe import TrainedModel, base_model_path, train_model
 from .training_data import load_training_features
 
 # What the weights are made of; goes into the bundle's LICENSES and model card.
 SOURCE_LICENCES = {
-    "OpenAI Whisper tiny.en encoder": "MIT",
     "Berlin Database of Emotional Speech (EmoDB)": "CC0-1.0",
     "EmoGator vocal bursts": "Apache-2.0",
     "hibari-tts synthetic speech": "Apache-2.0",
+}
+PRESET_LICENCES = {
+    "nano": {"OpenAI Whisper tiny.en encoder": "MIT"},
+    "small": {"OpenAI Whisper base encoder": "MIT", "SmolLM2-135M-Instruct (not in the bundle)": "Apache-2.0"},
 }
 
 
@@ -86,7 +90,7 @@ def sft_stage(config: SftConfig) -> None:
         "config": {name: value for name, value in asdict(config).items() if not isinstance(value, Path)},
         "licence": "Apache-2.0",
         "languages": ["de", "en"],
-        "sources": SOURCE_LICENCES,
+        "sources": PRESET_LICENCES[config.preset] | SOURCE_LICENCES,
         "encoder_weights_sha256": weights_hash(config.encoder_weights),
         "data_sha256": data_hash,
         "commit": _commit(),
@@ -152,6 +156,7 @@ def _as_checkpoint(trained: TrainedModel, config: SftConfig, provenance: dict[st
         thresholds=trained.thresholds,
         calibration={"head": head_calibration(trained, config), "llm": UNCALIBRATED},
         provenance=provenance,
+        base_model=describe_base(base_model_path(config)) if config.preset == "small" else None,
     )
 
 
