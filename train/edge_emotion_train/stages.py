@@ -23,8 +23,9 @@ from .config import SftConfig, preset_of, read_config, read_config_of
 from .encoder import load_whisper_encoder
 from .evaluate import UNCALIBRATED, answer_calibration, evaluate_folds, head_calibration
 from .features import weights_hash
-from .pretrained import describe_base
-from .recipe import TrainedModel, base_model_path, train_model
+from .pretrained import base_model_path, describe_base
+from .processes import is_main, print_result
+from .recipe import TrainedModel, train_model
 from .training_data import load_training_features
 
 # What the weights are made of; goes into the bundle's LICENSES and model card.
@@ -43,13 +44,18 @@ def run(stage: str, config_path: Path, overrides: Sequence[str] = ()) -> None:
     """Runs one stage.
 
     Args:
-        stage: `features`, `sft`, `eval`, `calibrate` or `grpo`.
+        stage: `features`, `sft`, `eval`, `calibrate` or `grpo`; or `plan`, which tells what these take on GPUs.
         config_path: YAML of an `SftConfig`; of a `GrpoConfig` for `grpo`; of the thinker's stages for preset `omni`.
         overrides: Command-line options that override it, such as `["--steps", "100"]`.
 
     Raises:
         ConfigError: Unknown stage, or a configuration that cannot be used.
     """
+    if stage == "plan":
+        from .plan import plan_stages
+
+        plan_stages(config_path, overrides)
+        return
     if preset_of(config_path) == "omni":
         # Imported here because it brings all of Qwen2.5-Omni.
         from .thinker.stages import run as run_thinker
@@ -71,7 +77,7 @@ def run(stage: str, config_path: Path, overrides: Sequence[str] = ()) -> None:
 
         grpo_stage(read_config_of(GrpoConfig, config_path, overrides))
     else:
-        raise ConfigError(f"unknown stage {stage!r}; stages: {', '.join([*stages, 'grpo'])}")
+        raise ConfigError(f"unknown stage {stage!r}; stages: {', '.join([*stages, 'grpo', 'plan'])}")
 
 
 def features_stage(config: SftConfig) -> None:
@@ -98,6 +104,8 @@ def sft_stage(config: SftConfig) -> None:
         "seed": config.seed,
         "final_loss": next((entry["loss"] for entry in reversed(trained.history) if "loss" in entry), None),
     }
+    if not is_main():
+        return
     save_checkpoint(config.output, _as_checkpoint(trained, config, provenance))
     with (config.output / "metrics.jsonl").open("w") as log:
         log.writelines(json.dumps(entry) + "\n" for entry in trained.history)
@@ -107,8 +115,8 @@ def eval_stage(config: SftConfig) -> None:
     """Prints the figures on held-out speakers as JSON: the head, and the language model over folds of speakers."""
     features, data_hash = load_training_features(config)
     result = evaluate_folds(features, config) | {"data_sha256": data_hash, "commit": _commit()}
-    sys.stdout.write(json.dumps(result) + "\n")
-    if config.calibration is not None:
+    print_result(result)
+    if config.calibration is not None and is_main():
         config.calibration.parent.mkdir(parents=True, exist_ok=True)
         partial = config.calibration.with_suffix(".partial")
         partial.write_text(json.dumps(result, indent=1) + "\n")

@@ -9,6 +9,7 @@ from edge_emotion.errors import ConfigError
 from .config import SftConfig
 from .corpora import Clip, corpus_hash, read_corpus
 from .features import FeatureSet, extract_features
+from .processes import main_first
 from .synthetic import synthetic_clips
 
 
@@ -32,9 +33,13 @@ def collect_clips(config: SftConfig) -> list[tuple[Clip, int]]:
 
 def load_training_features(config: SftConfig) -> tuple[FeatureSet, str]:
     """Features of all clips, and the SHA-256 of the corpora."""
-    tasks = collect_clips(config)
+    with main_first():
+        tasks = collect_clips(config)
     unknown = sorted(set(config.test_speakers) - {clip.speaker for clip, _ in tasks})
     if unknown:
         raise ConfigError(f"test_speakers: nobody is called {', '.join(unknown)}; a misspelt one would be trained on")
-    features = extract_features(tasks, config.encoder_weights, config.encoder_layers, config.cache, config.processes)
+    with main_first():
+        features = extract_features(
+            tasks, config.encoder_weights, config.encoder_layers, config.cache, config.processes
+        )
     return features, corpus_hash([clip for clip, _ in tasks])

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl.trainer.grpo_config import GRPOConfig
 
 from edge_emotion.errors import ConfigError
+from edge_emotion_train.processes import processes
 from edge_emotion_train.reasoning import CueEmotionTable
 from edge_emotion_train.reinforcement.config import GrpoConfig
 from edge_emotion_train.reinforcement.judges import measured_judge, uninformed_judge
@@ -109,7 +109,7 @@ def trainer_of(
         generation: Further arguments of `generate`, such as `suppress_tokens`.
         peft_config: An adapter to train instead of all weights.
     """
-    state = _processes()
+    state = processes()
     folder.mkdir(parents=True, exist_ok=True)
     if config.beta and peft_config is None:
         reference = folder / "reference"
@@ -189,7 +189,7 @@ def prepare_folder(folder: Path, config: GrpoConfig, start: str) -> Path | None:
     fixed = {name: value for name, value in asdict(config).items() if name not in _FREE} | {"start": start}
     fixed = json.loads(json.dumps(fixed))
     exists = record.is_file()
-    _processes().wait_for_everyone()  # nobody begins to write before everybody has looked
+    processes().wait_for_everyone()  # nobody begins to write before everybody has looked
     if exists and not config.force:
         if not config.resume:
             raise ConfigError(f"{folder} holds a run already; go on with --resume, or start anew with --force")
@@ -199,14 +199,14 @@ def prepare_folder(folder: Path, config: GrpoConfig, start: str) -> Path | None:
         if changed:
             raise ConfigError(f"the run in {folder} had other settings, so it cannot go on:\n" + "\n".join(changed))
         return last_checkpoint(folder)
-    if _processes().is_main_process:
+    if processes().is_main_process:
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
         partial = record.with_suffix(".partial")
         partial.write_text(json.dumps(fixed, indent=1) + "\n")
         partial.rename(record)
-    _processes().wait_for_everyone()
+    processes().wait_for_everyone()
     return None
 
 
@@ -229,8 +229,3 @@ def state_hash(model: torch.nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _processes() -> PartialState:
-    """The processes of this run; without `cpu` accelerate overlooks them on a machine without a GPU."""
-    return PartialState(cpu=not torch.cuda.is_available())

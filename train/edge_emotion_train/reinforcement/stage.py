@@ -24,6 +24,7 @@ from edge_emotion_train.evaluate import UNCALIBRATED, claims_against, recall_wit
 from edge_emotion_train.evidence import out_of_fold_evidence
 from edge_emotion_train.features import FeatureSet
 from edge_emotion_train.generate import generate
+from edge_emotion_train.processes import is_main, print_result
 from edge_emotion_train.reasoning import CueEmotionTable
 from edge_emotion_train.recipe import measured_levels
 from edge_emotion_train.reinforcement.config import GrpoConfig
@@ -84,8 +85,9 @@ def grpo_stage(config: GrpoConfig) -> None:
         calibration=dict(start.calibration) | {"llm": UNCALIBRATED},
         provenance=dict(start.provenance) | {"grpo": provenance},
     )
-    write_results(config.output, written, entries)
-    sys.stdout.write(json.dumps(result) + "\n")
+    if is_main():
+        write_results(config.output, written, entries)
+    print_result(result)
 
 
 def check_speakers(features: FeatureSet, config: GrpoConfig) -> None:
