@@ -12,7 +12,7 @@ from edge_emotion.bundle import Bundle
 from edge_emotion.result import EmotionResult
 from edge_emotion_runtimes.analyzer import Analyzer, Source
 from edge_emotion_runtimes.interfaces import AudioEncoder, EncoderOutput, LanguageModel, Segment
-from edge_emotion_runtimes.language_models import open_language_model
+from edge_emotion_runtimes.language_models import open_variant
 from edge_emotion_runtimes.onnx_encoder import OnnxEncoder
 
 
@@ -66,7 +66,7 @@ class Listener:
     def __init__(self, bundle: Bundle, encoder: str = "int8", llm: str = "Q8_0") -> None:
         self.bundle = bundle
         self._encoder = ExchangingEncoder(OnnxEncoder(bundle.encoder_path(encoder)))
-        self._llm = DeafenableModel(open_language_model(bundle.llm_path(llm), bundle.manifest.llm.context_tokens))
+        self._llm = DeafenableModel(open_variant(bundle, bundle.llm_variant(llm)))
         self._analyzer = Analyzer(bundle, self._encoder, self._llm)  # type: ignore[arg-type]
 
     def __enter__(self) -> Listener:

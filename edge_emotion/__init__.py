@@ -5,6 +5,7 @@ The public names are imported when first used, so that `import edge_emotion` sta
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,12 @@ _MODULE_OF = {
 
 
 def load(
-    bundle: str = "nano", encoder: str = "auto", llm: str = "auto", device: str = "auto", strict: bool = False
+    bundle: str = "nano",
+    encoder: str = "auto",
+    llm: str = "auto",
+    device: str = "auto",
+    strict: bool = False,
+    base: str | os.PathLike[str] | None = None,
 ) -> Analyzer:
     """Opens a bundle and the runtimes that run it; `analyze` of what it returns takes recordings.
 
@@ -77,14 +83,16 @@ def load(
         llm: Runtime of the language model, with its quantisation if it matters; `auto` chooses.
         device: Where to run; `auto` chooses.
         strict: A runtime or device other than the one asked for is an error instead of a warning.
+        base: File or folder of the base language model of a bundle that holds adapters of one, such as `small`; None
+            looks where it is usually found.
 
     Raises:
-        BundleError: The bundle is missing, changed or too new.
+        BundleError: The bundle is missing, changed or too new, or its base language model is missing.
         RuntimeUnavailableError: A runtime or device that was asked for cannot run here.
     """
     from edge_emotion_runtimes.selection import load as load_analyzer
 
-    return load_analyzer(bundle, encoder=encoder, llm=llm, device=device, strict=strict)
+    return load_analyzer(bundle, encoder=encoder, llm=llm, device=device, strict=strict, base=base)
 
 
 def __getattr__(name: str) -> Any:

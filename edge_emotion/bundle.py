@@ -95,8 +95,11 @@ class Bundle:
         Raises:
             BundleError: The bundle has no such variant; names those it has.
         """
-        path = self.llm_path(quantisation)
-        return next(variant for variant in self.manifest.llm.variants if self.path / variant.file == path)
+        return self.llm_variant_of(self.llm_path(quantisation).relative_to(self.path).as_posix())
+
+    def llm_variant_of(self, file: str) -> LlmVariant:
+        """The variant whose file this is."""
+        return next(variant for variant in self.manifest.llm.variants if variant.file == file)
 
     def _choose(self, what: str, files: Mapping[str, str], wanted: str | None) -> str:
         if wanted is None:

@@ -19,6 +19,7 @@ def export(
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     name: str | None = None,
     bundle_version: str | None = None,
+    base: Path | None = None,
     force: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     adapters: Annotated[list[Path] | None, Parameter(name="--adapter", negative="")] = None,
     encoders: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
@@ -43,6 +44,8 @@ def export(
         Name of the bundle: nano, or for a Qwen2.5-Omni the name of the output folder.
     bundle_version
         Version of the bundle; the package's by default.
+    base
+        Base language model of a checkpoint of adapters, where it is neither installed nor in the cache folder.
     force
         Replace a bundle that is there.
     adapters
@@ -70,5 +73,6 @@ def export(
         force=force,
         name=name,
         version=bundle_version,
+        base=base,
         **full_size,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_text
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -18,6 +19,7 @@ def verify(
     *,
     encoder: str = "auto",
     llm: str = "auto",
+    base: Path | None = None,
     json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
     """Replay the bundle's golden clips here and compare each tap with the reference; exit code 1 where one is off.
@@ -30,12 +32,15 @@ def verify(
         Encoder variant, for example int8 or fp32.
     llm
         Language-model variant, for example int8 or Q8_0, or runtime (onnxruntime, llama.cpp).
+    base
+        Base language model of a bundle of adapters (small), where it is neither installed nor in the cache folder.
     json
         Print JSON for programs.
     """
     from importlib import import_module
 
-    report: Report = import_module("edge_emotion_runtimes.verify").verify_bundle(bundle, encoder=encoder, llm=llm)
+    verifier = import_module("edge_emotion_runtimes.verify")
+    report: Report = verifier.verify_bundle(bundle, encoder=encoder, llm=llm, base=base)
     if json:
         print(json_text.dumps(report.to_dict(), ensure_ascii=False, indent=2))
     else:

@@ -33,10 +33,12 @@ from edge_emotion_runtimes.interfaces import LanguageModel
 from edge_emotion_runtimes.language_models import open_language_model
 from edge_emotion_runtimes.llama_cpp_model import LlamaCppModel
 from edge_emotion_runtimes.onnx_encoder import OnnxEncoder
+from edge_emotion_runtimes.verify import ENCODER_TAPS
 from edge_emotion_train.checkpoint import Checkpoint, load_checkpoint
 from edge_emotion_train.frontend import SAMPLE_RATE_HZ
 from edge_emotion_train.model import ENCODER_FRAMES_PER_S, TOKENS_PER_S
 
+from .adapter import ADAPTER_NAME, quantisation_of, write_adapter
 from .card import FileMetadata, write_licences, write_readme
 from .clips import load_clips
 from .gguf_llm import ARCHITECTURE, Quantisation, export_gguf
@@ -57,10 +59,14 @@ from .parity import LIMITS, check
 
 # A built-in bundle must be small enough to come with the package; variants that are only a convenience yield to that.
 MAX_BUNDLE_BYTES = 40_000_000
-DISPENSABLE = ("llm.fp32.onnx", "llm.F16.gguf")
+DISPENSABLE = ("llm.fp32.onnx", "llm.F16.gguf", "encoder.fp32.onnx")
 # The preferred one first; it is what runs where nothing was compiled.
 LLM_FILES = {"int8": "llm.int8.onnx", "Q8_0": "llm.Q8_0.gguf", "F16": "llm.F16.gguf", "fp32": "llm.fp32.onnx"}
+ENCODER_FILES = {"int8": "encoder.int8.onnx", "fp32": "encoder.fp32.onnx"}
+# A window of 30 s, thought and answer fit; a published model's own context would reserve memory for whole books.
+MOST_CONTEXT_TOKENS = 512
 GOLDEN_NAME = "golden.npz"
+LLM_TAPS = ("first_logits", "text")
 
 
 def export_all(
@@ -70,6 +76,7 @@ def export_all(
     force: bool = False,
     name: str = "nano",
     version: str | None = None,
+    base: Path | None = None,
 ) -> Manifest:
     """Writes a whole bundle.
 
@@ -80,6 +87,7 @@ def export_all(
         force: Replace a bundle that is there.
         name: Name of the bundle.
         version: Its version; the package's by default.
+        base: Base model of a checkpoint of adapters, where it is in no usual place.
 
     Returns:
         The manifest as written.
@@ -89,7 +97,7 @@ def export_all(
         ConfigError: The checkpoint is incomplete.
     """
     with _published(output_folder, force) as folder:
-        checkpoint, references = _prepare(checkpoint_folder, clips)
+        checkpoint, references = _prepare(checkpoint_folder, clips, base)
         labelled = FileMetadata(name, version or edge_emotion.__version__, checkpoint)
         opsets, parity = _write_encoders(checkpoint, references, folder, labelled)
         parity |= _write_language_models(checkpoint, references, folder, labelled)
@@ -112,6 +120,7 @@ def export_part(
     output_folder: Path,
     clips: Sequence[Path],
     force: bool = False,
+    base: Path | None = None,
 ) -> dict[str, Any]:
     """Writes only the encoder's or the language model's files, with `parity.json` beside them; returns its content.
 
@@ -120,7 +129,7 @@ def export_part(
         ConfigError: As `export_all`.
     """
     with _published(output_folder, force) as folder:
-        checkpoint, references = _prepare(checkpoint_folder, clips)
+        checkpoint, references = _prepare(checkpoint_folder, clips, base)
         labelled = FileMetadata(output_folder.resolve().name, edge_emotion.__version__, checkpoint)
         if part == "encoder":
             parity = _write_encoders(checkpoint, references, folder, labelled)[1]
@@ -141,6 +150,7 @@ def main(
     force: bool = False,
     name: str | None = None,
     version: str | None = None,
+    base: Path | None = None,
     **full_size: Any,
 ) -> int:
     """The command line's verb `export`: talks on stderr, returns 0 or raises an `EdgeEmotionError`.
@@ -153,9 +163,9 @@ def main(
         given = ", ".join("--" + option.replace("_", "-") for option in full_size)
         raise ExportError(f"{given}: only for a Qwen2.5-Omni checkpoint, which {checkpoint} is not")
     elif part == "all":
-        export_all(checkpoint, output, clips, force, name or "nano", version)
+        export_all(checkpoint, output, clips, force, name or "nano", version, base)
     else:
-        export_part(part, checkpoint, output, clips, force)
+        export_part(part, checkpoint, output, clips, force, base)
     return 0
 
 
@@ -190,8 +200,10 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def _prepare(checkpoint_folder: Path, clips: Sequence[Path]) -> tuple[Checkpoint, list[ReferenceClip]]:
-    checkpoint = load_checkpoint(Path(checkpoint_folder))
+def _prepare(
+    checkpoint_folder: Path, clips: Sequence[Path], base: Path | None
+) -> tuple[Checkpoint, list[ReferenceClip]]:
+    checkpoint = load_checkpoint(Path(checkpoint_folder), base)
     _check_context(checkpoint)
     waveforms = load_clips(clips, round(_max_window_s(checkpoint) * SAMPLE_RATE_HZ))
     _talk(f"running the reference on {len(waveforms)} clips")
@@ -205,7 +217,8 @@ def _max_window_s(checkpoint: Checkpoint) -> float:
 def _check_context(checkpoint: Checkpoint) -> None:
     """The longest window, thought and answer must fit, or a device would fail on long recordings only."""
     prompt = checkpoint.prompt
-    texts = (prompt.before_audio, prompt.after_audio, prompt.answer_open, max(checkpoint.labels, key=len))
+    labels = prompt.texts_of(checkpoint.labels)
+    texts = (prompt.before_audio, prompt.after_audio, prompt.answer_open, max(labels, key=len))
     rows = sum(len(checkpoint.tokenizer.encode(text + prompt.answer_close).ids) for text in texts)
     audio_rows = checkpoint.sizes.evidence_tokens + math.ceil(_max_window_s(checkpoint) * TOKENS_PER_S)
     needed, context = rows + audio_rows + prompt.max_think_tokens, _context_tokens(checkpoint)
@@ -214,7 +227,7 @@ def _check_context(checkpoint: Checkpoint) -> None:
 
 
 def _context_tokens(checkpoint: Checkpoint) -> int:
-    return int(checkpoint.language_model.config.max_position_embeddings)
+    return min(MOST_CONTEXT_TOKENS, int(checkpoint.language_model.config.max_position_embeddings))
 
 
 def _write_encoders(
@@ -238,6 +251,8 @@ def _write_language_models(
     checkpoint: Checkpoint, references: Sequence[ReferenceClip], folder: Path, labelled: FileMetadata
 ) -> dict[str, dict[str, float]]:
     """Parity figures of each file; the F32 one is only there to prove the other GGUF files' origin."""
+    if checkpoint.base_model:
+        return write_adapter(checkpoint, references, folder, labelled)
     parity: dict[str, dict[str, float]] = {}
     model, tokenizer, end = checkpoint.language_model, checkpoint.tokenizer, end_token(checkpoint)
     quantisations: tuple[Quantisation, ...] = ("F32", "Q8_0", "F16")
@@ -271,6 +286,8 @@ def _language_model_parity(
 def _open_language_model(checkpoint: Checkpoint, path: Path, exact: bool = False) -> LanguageModel:
     """The device's runtime as it runs by default, or with nothing rounded."""
     context_tokens = _context_tokens(checkpoint)
+    if checkpoint.base_path:
+        return open_language_model(checkpoint.base_path, context_tokens, threads=1, adapter=path)
     if exact and path.suffix == ".gguf":
         return LlamaCppModel(path, context_tokens, threads=1, kv_type="f32", flash_attention=False)
     return open_language_model(path, context_tokens, threads=1)
@@ -286,7 +303,10 @@ def _check_end_to_end(
 ) -> dict[str, dict[str, float]]:
     """Figures of the small encoder with the small language model of each runtime."""
     parity = {}
-    for artefact, name in (("end_to_end", "llm.Q8_0.gguf"), ("llm.end_to_end", "llm.int8.onnx")):
+    pairs = (("end_to_end", "llm.Q8_0.gguf"), ("end_to_end", ADAPTER_NAME), ("llm.end_to_end", "llm.int8.onnx"))
+    for artefact, name in pairs:
+        if not (folder / name).is_file():
+            continue
         _talk(f"encoder.int8.onnx and {name} together")
         with (
             OnnxEncoder(folder / "encoder.int8.onnx", threads=1) as encoder,
@@ -309,7 +329,7 @@ def _write_golden(checkpoint: Checkpoint, waveforms: Sequence[np.ndarray], folde
         }
         models = {
             name: opened.enter_context(closing(_open_language_model(checkpoint, folder / file)))
-            for name, file in LLM_FILES.items()
+            for name, file in _llm_files(folder, checkpoint).items()
         }
         return golden_tolerances(golden, checkpoint, encoders, models)
 
@@ -321,12 +341,22 @@ def _drop_what_does_not_fit(
         total = sum(_sizes(folder).values())
         if total <= MAX_BUNDLE_BYTES:
             return
+        if not (folder / name).is_file():
+            continue
         _talk(f"{total / 1e6:.1f} MB are more than {MAX_BUNDLE_BYTES / 1e6:.0f}: {name} is left out")
         (folder / name).unlink()
-        quantisation = next(key for key, file in LLM_FILES.items() if file == name)
-        parity.pop(f"llm.{quantisation}" if name.endswith(".onnx") else quantisation)
-        for tap in ("first_logits", "text"):
-            tolerances[tap].pop(quantisation)
+        part, variant = name.split(".")[:2]
+        if part == "llm":
+            parity.pop(f"llm.{variant}" if name.endswith(".onnx") else variant)
+        # The figures of an encoder in fp32 stay: they are those of its int8 file's parent.
+        for tap in ENCODER_TAPS if part == "encoder" else LLM_TAPS:
+            tolerances[tap].pop(variant)
+
+
+def _llm_files(folder: Path, checkpoint: Checkpoint) -> dict[str, str]:
+    """Quantisation -> file of the language models in a folder, the preferred one first."""
+    files = {quantisation_of(checkpoint): ADAPTER_NAME} if checkpoint.base_model else LLM_FILES
+    return {quantisation: file for quantisation, file in files.items() if (folder / file).is_file()}
 
 
 def _sizes(folder: Path) -> dict[str, int]:
@@ -358,7 +388,7 @@ def _manifest(
         labels=checkpoint.labels,
         files={},
         encoder=EncoderSpec(
-            variants=tuple(EncoderVariant(f"encoder.{key}.onnx", key, opsets[key]) for key in ("int8", "fp32")),
+            variants=tuple(EncoderVariant(f, key, opsets[key]) for key, f in ENCODER_FILES.items() if f in files),
             sample_rate_hz=SAMPLE_RATE_HZ,
             embedding_dim=sizes.embedding_dim,
             tokens_per_second=TOKENS_PER_S,
@@ -367,7 +397,9 @@ def _manifest(
             max_window_s=_max_window_s(checkpoint),
         ),
         llm=LlmSpec(
-            variants=tuple(LlmVariant(file, key) for key, file in LLM_FILES.items() if file in files),
+            variants=tuple(
+                LlmVariant(file, key, checkpoint.base_model) for key, file in _llm_files(folder, checkpoint).items()
+            ),
             architecture=ARCHITECTURE,
             context_tokens=_context_tokens(checkpoint),
         ),

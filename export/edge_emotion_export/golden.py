@@ -65,6 +65,7 @@ def run_reference(checkpoint: Checkpoint, waveform: np.ndarray) -> ReferenceClip
         for text in (prompt.before_audio, prompt.after_audio, prompt.answer_open)
     )
     start = torch.cat([_embed(checkpoint, before), embeddings, _embed(checkpoint, after)], dim=1)
+    labels = prompt.texts_of(checkpoint.labels)
     thought, logits = _think(checkpoint, start)
     answer = torch.cat([start, _embed(checkpoint, [*thought, *opening])], dim=1)
     return ReferenceClip(
@@ -74,7 +75,7 @@ def run_reference(checkpoint: Checkpoint, waveform: np.ndarray) -> ReferenceClip
         thought=tuple(thought),
         logits=logits.numpy(),
         text=tokenizer.decode(thought, skip_special_tokens=False),
-        label_scores=np.array([_score(checkpoint, answer, label + prompt.answer_close) for label in checkpoint.labels]),
+        label_scores=np.array([_score(checkpoint, answer, text + prompt.answer_close) for text in labels]),
     )
 
 

@@ -22,9 +22,9 @@ from .sample_texts import sample_texts
 TOLERANCE_FLOORS: Mapping[str, Mapping[str, float]] = {
     "embeddings": {"fp32": 1e-3, "fp16": 0.01, "int8": 0.05},
     "emotion_logits": {"fp32": 1e-3, "int8": 0.05},
-    "first_logits": {"fp32": 1e-3, "F16": 5e-3, "int8": 0.05, "Q8_0": 0.05}
+    "first_logits": {"fp32": 1e-3, "F16": 5e-3, "int8": 0.05, "Q8_0": 0.05, "Q4_1": 0.05}
     | {"Q6_K": 0.05, "Q5_K_M": 0.1, "Q4_K_M": 0.2, "IQ4_NL": 0.2},
-    "text": {"fp32": 0.2, "F16": 0.2, "int8": 0.4, "Q8_0": 0.4}
+    "text": {"fp32": 0.2, "F16": 0.2, "int8": 0.4, "Q8_0": 0.4, "Q4_1": 0.4}
     | {"Q6_K": 0.5, "Q5_K_M": 0.6, "Q4_K_M": 0.7, "IQ4_NL": 0.7},
 }
 TOLERANCE_FACTOR = 3.0
@@ -91,7 +91,7 @@ def end_to_end_figures(
     for clip in references:
         think(model, prompt, encoder.encode(clip.waveform).embeddings)
         model.prefill([model.tokenize(prompt.answer_open)])
-        labels.append(int(model.score_labels(checkpoint.labels, prompt.answer_close).argmax()))
+        labels.append(int(model.score_labels(prompt.texts_of(checkpoint.labels), prompt.answer_close).argmax()))
     truths = [int(clip.label_scores.argmax()) for clip in references]
     return {"clips": len(references), "label_agreement": agreement(truths, labels)}
 
@@ -139,7 +139,7 @@ def _follow_thought(checkpoint: Spoken, clip: ReferenceClip, model: LanguageMode
         model.prefill([[token]])
         logits.append(model.logits())
     model.prefill([_token_ids(tokenizer, prompt.answer_open)])
-    return np.stack(logits), model.score_labels(checkpoint.labels, prompt.answer_close)
+    return np.stack(logits), model.score_labels(prompt.texts_of(checkpoint.labels), prompt.answer_close)
 
 
 def _token_ids(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -13,7 +13,7 @@ from edge_emotion.errors import BundleError, RuntimeUnavailableError
 from edge_emotion.manifest import LLM_RUNTIMES, LlmVariant
 from edge_emotion_runtimes.analyzer import Analyzer
 from edge_emotion_runtimes.interfaces import AudioEncoder, LanguageModel
-from edge_emotion_runtimes.language_models import is_installed, open_language_model
+from edge_emotion_runtimes.language_models import is_installed, open_variant
 from edge_emotion_runtimes.onnx_encoder import OnnxEncoder
 from edge_emotion_runtimes.onnx_session import CPU_PROVIDER
 
@@ -46,6 +46,7 @@ def load(
     llm: str = "auto",
     device: str = "auto",
     strict: bool = False,
+    base: str | os.PathLike[str] | None = None,
 ) -> Analyzer:
     """Open a bundle and what runs it. What was chosen, why, and every fallback is in the `runtime` of each result.
 
@@ -56,9 +57,11 @@ def load(
             `auto`, or `none` for the encoder's head alone.
         device: `cpu`, `cuda`, or `auto`.
         strict: Anything but what was asked for is an error instead of a recorded fallback.
+        base: File or folder of the base language model of a bundle that holds adapters; None looks where it is
+            usually found.
 
     Raises:
-        BundleError: The bundle is missing, changed or too new, or has no such variant.
+        BundleError: The bundle is missing, changed or too new, or has no such variant; or its base model is missing.
         RuntimeUnavailableError: A runtime is not installed, or under `strict` the device cannot be used.
     """
     provider, device_reason, fallbacks = _plan_device(device, needs_llm=llm != _NO_LLM)
@@ -71,7 +74,7 @@ def load(
     verify_files(opened.path, manifest, opened.files_of(encoder_choice.file))
     loaded_encoder, (loaded_llm, llm_reason, llm_fallbacks) = _load_both(
         lambda: OnnxEncoder(opened.path / encoder_choice.file, providers=(provider,), strict=strict),
-        lambda: _open_first(llm_choices, opened, strict),
+        lambda: _open_first(llm_choices, opened, strict, base),
     )
     try:
         _prove(opened, loaded_encoder, loaded_llm)
@@ -161,14 +164,16 @@ def _no_such(part: str, asked: str, known: Iterable[str], bundle: Bundle) -> Bun
     )
 
 
-def _open_first(choices: Sequence[_Choice], bundle: Bundle, strict: bool) -> _OpenedLlm:
+def _open_first(
+    choices: Sequence[_Choice], bundle: Bundle, strict: bool, base: str | os.PathLike[str] | None
+) -> _OpenedLlm:
     """The first language model whose runtime is to be had, why it runs, and the fallbacks on the way to it."""
     fallbacks: list[str] = []
     problem: RuntimeUnavailableError | None = None
     for choice in choices:
         verify_files(bundle.path, bundle.manifest, bundle.files_of(choice.file))
         try:
-            model = open_language_model(bundle.path / choice.file, bundle.manifest.llm.context_tokens)
+            model = open_variant(bundle, bundle.llm_variant_of(choice.file), base=base)
         except RuntimeUnavailableError as error:
             if strict and choice.asked:
                 raise

@@ -10,6 +10,7 @@ the same functions; `manifest.receipts["golden"]["tolerances"]` holds tap -> {va
 from __future__ import annotations
 
 import difflib
+import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -78,7 +79,12 @@ class Report:
         }  # fmt: skip
 
 
-def verify_bundle(bundle: str | Bundle = "nano", encoder: str = "auto", llm: str = "auto") -> Report:
+def verify_bundle(
+    bundle: str | Bundle = "nano",
+    encoder: str = "auto",
+    llm: str = "auto",
+    base: str | os.PathLike[str] | None = None,
+) -> Report:
     """Loads both models of a bundle and replays its golden clips.
 
     Args:
@@ -86,28 +92,31 @@ def verify_bundle(bundle: str | Bundle = "nano", encoder: str = "auto", llm: str
         encoder: Precision of the encoder; "auto" takes the bundle's preferred one.
         llm: Quantisation of the language model, or a runtime, whose first variant is taken; "auto" takes the bundle's
             preferred one.
+        base: File or folder of the base language model of a bundle that holds adapters; None looks where it is
+            usually found.
 
     Raises:
-        BundleError: A file differs from the manifest, or the bundle has no golden clips or tolerances.
+        BundleError: A file differs from the manifest, the bundle has no golden clips or tolerances, or its base model
+            is missing.
         RuntimeUnavailableError: A runtime is not installed here.
     """
-    from edge_emotion_runtimes.language_models import open_language_model
+    from edge_emotion_runtimes.language_models import open_variant
     from edge_emotion_runtimes.onnx_encoder import OnnxEncoder
 
     opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle, verify=False)
     manifest = opened.manifest
     encoder_path = opened.encoder_path(None if encoder == "auto" else encoder)
-    llm_path = opened.llm_path(None if llm == "auto" else llm)
+    variant = opened.llm_variant(None if llm == "auto" else llm)
     precision = next(v.precision for v in manifest.encoder.variants if opened.path / v.file == encoder_path)
-    quantisation = next(v.quantisation for v in manifest.llm.variants if opened.path / v.file == llm_path)
-    used = [path.relative_to(opened.path).as_posix() for path in (encoder_path, llm_path)]
+    quantisation = variant.quantisation
+    used = [encoder_path.relative_to(opened.path).as_posix(), variant.file]
     verify_files(opened.path, manifest, [*(name for file in used for name in opened.files_of(file)), GOLDEN_NAME])
     golden = read_golden(opened)
-    variants = {name: precision if name in ENCODER_TAPS else quantisation for name in _taps(opened)}
-    tolerances = {name: _tolerance(opened, name, variant) for name, variant in variants.items()}
+    of_tap = {name: precision if name in ENCODER_TAPS else quantisation for name in _taps(opened)}
+    tolerances = {name: _tolerance(opened, name, used_variant) for name, used_variant in of_tap.items()}
     with (
         OnnxEncoder(encoder_path) as audio_encoder,
-        closing(open_language_model(llm_path, manifest.llm.context_tokens)) as language_model,
+        closing(open_variant(opened, variant, base=base)) as language_model,
     ):
         taps = tuple(
             Tap(clip, name, METRICS[name], difference, tolerances[name])

@@ -57,6 +57,7 @@ class Checkpoint:
         calibration: Per head (`llm`, `head`): temperature, ece, abstain_below.
         provenance: Config, data hashes, seed, versions, commit.
         base_model: The published file that the language model's adapters stand on; None where it is all its own.
+        base_path: Where that file is on this machine.
     """
 
     tower: AudioTower
@@ -70,6 +71,7 @@ class Checkpoint:
     calibration: Mapping[str, Mapping[str, float]]
     provenance: Mapping[str, Any]
     base_model: BaseModel | None = None
+    base_path: Path | None = None
 
 
 def build_tower(sizes: TowerSizes) -> AudioTower:
@@ -142,6 +144,7 @@ def load_checkpoint(folder: Path, base: Path | None = None) -> Checkpoint:
             )
     metadata = json.loads((folder / "metadata.json").read_text())
     base_model = BaseModel(**metadata["base_model"]) if "base_model" in metadata else None
+    base_path = find_base_model(base_model, base) if base_model else None
     kind = "adapter_config.json" if base_model else "config.json"
     if not (folder / "language_model" / kind).is_file():
         raise ConfigError(f"{folder} is not a checkpoint: language_model/{kind} is missing; train it again")
@@ -150,7 +153,7 @@ def load_checkpoint(folder: Path, base: Path | None = None) -> Checkpoint:
     tower.load_state_dict(load_file(folder / "tower.safetensors"))
     return Checkpoint(
         tower=tower.eval(),
-        language_model=_load_language_model(folder / "language_model", base_model, base),
+        language_model=_load_language_model(folder / "language_model", base_path),
         tokenizer=Tokenizer.from_file(str(folder / "language_model" / "tokenizer.json")),
         sizes=sizes,
         labels=tuple(metadata["labels"]),
@@ -160,15 +163,16 @@ def load_checkpoint(folder: Path, base: Path | None = None) -> Checkpoint:
         calibration=metadata["calibration"],
         provenance=metadata["provenance"],
         base_model=base_model,
+        base_path=base_path,
     )
 
 
-def _load_language_model(folder: Path, base_model: BaseModel | None, given: Path | None) -> LlamaForCausalLM:
-    if base_model is None:
+def _load_language_model(folder: Path, base_path: Path | None) -> LlamaForCausalLM:
+    if base_path is None:
         return LlamaForCausalLM.from_pretrained(folder).eval()
     # Imported here because it imports the training, and PEFT takes a second.
     from .pretrained import load_language_model
 
-    model, _ = load_language_model(find_base_model(base_model, given))
+    model, _ = load_language_model(base_path)
     model.load_adapter(str(folder))
     return model.eval()
