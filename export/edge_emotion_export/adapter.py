@@ -17,7 +17,7 @@ from edge_emotion_train.checkpoint import Checkpoint
 from .card import FileMetadata
 from .gguf_adapter import dequantise, export_adapter
 from .golden import ReferenceClip
-from .measure import language_model_figures, tokenizer_figures
+from .measure import TOLERANCE_FLOORS, language_model_figures, tokenizer_figures
 from .parity import check
 
 ADAPTER_NAME = "llm.lora.gguf"
@@ -33,7 +33,7 @@ def write_adapter(
     Raises:
         ExportError: A figure is outside its limit.
     """
-    base, quantisation = _base_path(checkpoint), quantisation_of(checkpoint)
+    base = _base_path(checkpoint)
     parity: dict[str, dict[str, float]] = {}
     context_tokens = min(512, checkpoint.language_model.config.max_position_embeddings)
     with TemporaryDirectory(prefix=".base.", dir=folder.parent) as scratch:
@@ -50,8 +50,8 @@ def write_adapter(
     _talk(f"language model {ADAPTER_NAME} on {base.name}")
     export_adapter(checkpoint.language_model, folder / ADAPTER_NAME, GGMLQuantizationType.F16, labelled.gguf())
     with closing(LlamaCppModel(base, context_tokens, threads=1, adapter=folder / ADAPTER_NAME)) as model:
-        parity[quantisation] = language_model_figures(checkpoint, references, model)
-        check(quantisation, parity[quantisation])
+        parity["adapter"] = language_model_figures(checkpoint, references, model)
+        check("adapter", parity["adapter"])
     return parity
 
 
@@ -59,12 +59,17 @@ def quantisation_of(checkpoint: Checkpoint) -> str:
     """The base model's quantisation as the bundle names it, for example `Q4_1`.
 
     Raises:
-        ExportError: The base model does not say it.
+        ExportError: The base model does not say it, or it is none that this project has tolerances for.
     """
     field = GGUFReader(_base_path(checkpoint)).get_field("general.file_type")
-    if field is None:
-        raise ExportError(f"{_base_path(checkpoint).name} does not say its quantisation (general.file_type)")
-    return LlamaFileType(field.contents()).name.removeprefix("MOSTLY_")
+    name = LlamaFileType(field.contents()).name.removeprefix("MOSTLY_") if field else "nothing"
+    known = [quantisation for quantisation in TOLERANCE_FLOORS["first_logits"] if quantisation.isupper()]
+    if name not in known:
+        raise ExportError(
+            f"{_base_path(checkpoint).name} says {name} of its quantisation; adapters can be exported for a base in "
+            f"{', '.join(known)}"
+        )
+    return name
 
 
 def _base_path(checkpoint: Checkpoint) -> Path:

@@ -64,7 +64,7 @@ LIMITS: Mapping[str, Mapping[str, Limit]] = {
         "text_equal": Limit(1.0, at_least=True),
         "label_agreement": Limit(1.0, at_least=True),
     },
-    "Q4_1": {"logits_kl_mean": Limit(1e-2), "label_agreement": Limit(0.95, at_least=True)},
+    "adapter": {"logits_kl_mean": Limit(1e-2), "label_agreement": Limit(0.95, at_least=True)},
     "Q6_K": {"logits_kl_mean": Limit(2e-2), "label_agreement": Limit(0.98, at_least=True)},
     "Q5_K_M": {"logits_kl_mean": Limit(5e-2), "label_agreement": Limit(0.95, at_least=True)},
     "Q4_K_M": {"logits_kl_mean": Limit(0.1), "label_agreement": Limit(0.95, at_least=True)},

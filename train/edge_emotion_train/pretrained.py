@@ -203,13 +203,20 @@ def _convert(path: Path, folder: Path) -> None:
 
 
 def _mend_tokenizer(tokenizer: Tokenizer, path: Path) -> str:
-    """The tokenizer as JSON, splitting text as llama.cpp does and adding nothing of its own."""
-    from gguf import GGUFReader
+    """The tokenizer as JSON, splitting text as llama.cpp does and without what its reader added of its own."""
+    from gguf import GGUFReader, TokenType
 
-    field = GGUFReader(path).get_field("tokenizer.ggml.pre")
-    splitting = field.contents() if field else None
-    if splitting not in _SPLITTINGS:
+    reader = GGUFReader(path)
+    splitting, tokens, kinds = (
+        field.contents() if field else None
+        for field in (reader.get_field(f"tokenizer.ggml.{key}") for key in ("pre", "tokens", "token_type"))
+    )
+    if splitting not in _SPLITTINGS or tokens is None or kinds is None:
         raise ConfigError(f"{path} splits text as {splitting!r}; known: {', '.join(_SPLITTINGS)}")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(_SPLITTINGS[splitting])  # pyright: ignore
     tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
-    return json.dumps(json.loads(tokenizer.to_str()) | {"post_processor": None}, ensure_ascii=False)
+    stored = json.loads(tokenizer.to_str())
+    own = [token for token in stored["added_tokens"] if tokens[token["id"] : token["id"] + 1] == [token["content"]]]
+    words = {word: i for word, i in stored["model"]["vocab"].items() if kinds[i] != TokenType.UNUSED}
+    mended = {"added_tokens": own, "post_processor": None, "model": stored["model"] | {"vocab": words}}
+    return json.dumps(stored | mended, ensure_ascii=False)
