@@ -153,7 +153,7 @@ def test_without_the_base_it_says_how_to_get_it_and_the_head_still_answers(
     bundle_folder: Path, clips: Path, tmp_path: Path, monkeypatch
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(BundleError, match="base language model is missing.*or give its path with --base"):
+    with pytest.raises(BundleError, match=r"base language model is missing.*or give its path with --base"):
         edge_emotion.load(str(bundle_folder))
     with edge_emotion.load(str(bundle_folder), llm="none") as analyzer:
         assert analyzer.analyze(clips / "1.wav", explain=False).label is not None

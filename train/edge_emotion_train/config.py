@@ -48,6 +48,8 @@ class SftConfig:
         labels: Emotions the model can answer, in the order of its logits.
         cues: Cues it may speak of.
         test_speakers: Speakers that no training step, threshold or choice ever sees.
+        validation_speakers: Speakers that no training step sees either; the temperature of the answers is set on them,
+            where trainings are too long for the folds of `train eval`.
         emodb_variants: Augmented variants of each EmoDB clip.
         emogator_clips: Vocal bursts that teach cues and microphones, not emotions of speech.
         synthetic_clips: Synthetic utterances with controlled prosody.
@@ -77,7 +79,6 @@ class SftConfig:
         max_duration_s: Longer clips are left out of training batches.
         calibration: Result file: `train eval` writes it, `train calibrate` sets the temperature of the answers from it.
         folds: Folds of `train eval`.
-        fold_speakers: Speakers held out together in a single fold instead, where five trainings cost too much.
         fold_steps: Optimiser steps of each fold of `train eval`.
         processes: Worker processes for features.
     """
@@ -92,6 +93,7 @@ class SftConfig:
     labels: tuple[str, ...] = tuple(label for label in EMOTIONS if label != "surprise")
     cues: tuple[str, ...] = ("pitch", "pitch_variation", "pitch_slope", "rate", "tone", "clarity", "dynamics")
     test_speakers: tuple[str, ...] = ("emodb_15", "emodb_16")
+    validation_speakers: tuple[str, ...] = ()
     emodb_variants: int = 6
     emogator_clips: int = 600
     synthetic_clips: int = 300
@@ -120,7 +122,6 @@ class SftConfig:
     max_duration_s: float = 8.0
     calibration: Path | None = None
     folds: int = 5
-    fold_speakers: tuple[str, ...] = ()
     fold_steps: int = 500
     processes: int = 2
 
@@ -148,7 +149,7 @@ class SftConfig:
             ),
             *(
                 f"{name}: holds {value!r} more than once"
-                for name in ("labels", "cues", "test_speakers")
+                for name in ("labels", "cues", "test_speakers", "validation_speakers")
                 for value in dict.fromkeys(getattr(self, name))
                 if getattr(self, name).count(value) > 1
             ),

@@ -131,8 +131,7 @@ def evaluate_folds(features: FeatureSet, config: SftConfig) -> dict[str, Any]:
     head = evaluate_head(features, config, speakers)
     sys.stderr.write(json.dumps(head) + "\n")
     folds = []
-    groups = [np.array(config.fold_speakers)] if config.fold_speakers else np.array_split(speakers, config.folds)
-    for held_out in groups:
+    for held_out in np.array_split(speakers, config.folds):
         # The temperature of the shipped answers comes from these models, so the test speakers train none of them.
         unseen = {*held_out, *config.test_speakers}
         train = [i for i, row in enumerate(features.rows) if row.speaker not in unseen]
@@ -184,6 +183,18 @@ def head_calibration(trained: TrainedModel, config: SftConfig) -> dict[str, floa
     """Temperature and calibration error of the head, from out-of-fold logits of the training speakers."""
     labels = np.array([config.labels.index(emotion) for emotion in trained.held_out_emotions])
     return _calibrate(trained.held_out_emotion_logits, labels)
+
+
+def validation_calibration(trained: TrainedModel, features: FeatureSet, config: SftConfig) -> dict[str, float]:
+    """Temperature and calibration error of the answers, from those on the validation speakers' recordings."""
+    recordings = recordings_of(features.rows, config.validation_speakers)
+    said, _ = explain_rows(trained, features, config, np.array(recordings))
+    truth = np.array([config.labels.index(str(features.rows[i].emotion)) for i in recordings])
+    sys.stderr.write(
+        f"answers on {', '.join(config.validation_speakers)}: "
+        f"UAR {unweighted_average_recall(truth, said.label_scores.argmax(axis=1)):.3f}; {said.reasoning[:3]}\n"
+    )
+    return _calibrate(said.label_scores, truth)
 
 
 def answer_calibration(result: Mapping[str, Any], config: SftConfig) -> dict[str, float]:

@@ -102,12 +102,14 @@ def train_model(
         config.texts_per_row,
         seed,
     )
+    states = _states_folder(output, config, rows, steps, seed)
     if config.preset == "small":
         prompt = chatml_prompt(config.labels)
         model, tokenizer = build_adapted_model(config, features.frames.shape[2])
         set_levels(model.evidence, evidence, thresholds, deviation)
         measured = [measured_levels(row, thresholds) for row in rows]
-        begin_in_words(model, tokenizer, config, features, measured, cue_values, emotion_logits)
+        if not (config.save_steps and states.is_dir()):  # what goes on has begun
+            begin_in_words(model, tokenizer, config, features, measured, cue_values, emotion_logits)
     else:
         prompt = Prompt()
         tokenizer = train_tokenizer(
@@ -131,7 +133,7 @@ def train_model(
         model,
         dataset,
         collator,
-        _states_folder(output, config, rows, steps, seed) if config.save_steps else output,
+        states if config.save_steps else output,
         steps=steps,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from edge_emotion.errors import ConfigError
 from .checkpoint import Checkpoint, TowerSizes, build_tower, save_checkpoint, update_calibration
 from .config import SftConfig, preset_of, read_config, read_config_of
 from .encoder import load_whisper_encoder
-from .evaluate import UNCALIBRATED, answer_calibration, evaluate_folds, head_calibration
+from .evaluate import UNCALIBRATED, answer_calibration, evaluate_folds, head_calibration, validation_calibration
 from .features import weights_hash
 from .pretrained import base_model_path, describe_base
 from .processes import is_main, print_result
@@ -89,7 +89,8 @@ def features_stage(config: SftConfig) -> None:
 def sft_stage(config: SftConfig) -> None:
     """Trains the shipped model on every speaker but the test speakers and writes its checkpoint."""
     features, data_hash = load_training_features(config)
-    train = [i for i, row in enumerate(features.rows) if row.speaker not in config.test_speakers]
+    unseen = {*config.test_speakers, *config.validation_speakers}
+    train = [i for i, row in enumerate(features.rows) if row.speaker not in unseen]
     trained = train_model(features.select(train), config, config.steps, config.output / "logs")
     provenance = {
         # Paths are this machine's business, and a bundle is published.
@@ -106,7 +107,11 @@ def sft_stage(config: SftConfig) -> None:
     }
     if not is_main():
         return
-    save_checkpoint(config.output, _as_checkpoint(trained, config, provenance))
+    checkpoint = _as_checkpoint(trained, config, provenance)
+    if config.validation_speakers:
+        answers = validation_calibration(trained, features, config)
+        checkpoint = replace(checkpoint, calibration={**checkpoint.calibration, "llm": answers})
+    save_checkpoint(config.output, checkpoint)
     with (config.output / "metrics.jsonl").open("w") as log:
         log.writelines(json.dumps(entry) + "\n" for entry in trained.history)
 
