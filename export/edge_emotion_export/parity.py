@@ -60,7 +60,7 @@ LIMITS: Mapping[str, Mapping[str, Limit]] = {
     },
     # Adapters on the very weights they were trained on: exact on all of them in F32, and as they will run.
     "adapter.F32": {
-        "logits_max": Limit(1e-3),
+        "logits_max": Limit(1e-4),
         "text_equal": Limit(1.0, at_least=True),
         "label_agreement": Limit(1.0, at_least=True),
     },

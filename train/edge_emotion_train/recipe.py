@@ -108,7 +108,7 @@ def train_model(
         model, tokenizer = build_adapted_model(config, features.frames.shape[2])
         set_levels(model.evidence, evidence, thresholds, deviation)
         measured = [measured_levels(row, thresholds) for row in rows]
-        if not (config.save_steps and states.is_dir()):  # what goes on has begun
+        if not (config.save_steps and any(states.glob("checkpoint-*"))):  # what goes on has begun
             begin_in_words(model, tokenizer, config, features, measured, cue_values, emotion_logits)
     else:
         prompt = Prompt()
