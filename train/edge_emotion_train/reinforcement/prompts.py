@@ -12,7 +12,6 @@ from torch import Tensor
 
 from edge_emotion.prompt import Prompt
 from edge_emotion_train.features import FeatureSet
-from edge_emotion_train.omni import without_nulls
 from edge_emotion_train.reinforcement.policy import AUDIO_FIELDS, prompt_ids
 from edge_emotion_train.reinforcement.trainer import PromptReader, TrainingError
 from edge_emotion_train.sft import AudioInputs, pad_frames
@@ -66,41 +65,6 @@ def cached_prompts(
         return prompt_ids(tokenizer, prompt, vocabulary, audio), fields
 
     return read
-
-
-def processor_prompts(processor: Any) -> PromptReader:
-    """A reader for models with a Hugging Face processor; a prompt is a conversation with audio parts.
-
-    Args:
-        processor: Such as `Qwen2AudioProcessor`; its chat template renders the conversation.
-    """
-
-    def read(prompts: Sequence[list[dict[str, Any]]]) -> tuple[list[list[int]], dict[str, Tensor]]:
-        try:
-            read_in = processor.apply_chat_template(
-                [without_nulls(prompt) for prompt in prompts],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-            )
-        except (OSError, RuntimeError) as error:
-            paths = ", ".join(audio_paths(prompts))
-            raise TrainingError(f"a recording of this batch cannot be read ({error}); the batch: {paths}") from error
-        fields = {
-            name: torch.as_tensor(np.array(values))
-            for name, values in read_in.items()
-            if name not in ("input_ids", "attention_mask")
-        }
-        require_finite(prompts, fields)
-        return read_in["input_ids"], fields
-
-    return read
-
-
-def audio_paths(prompts: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
-    """Paths of the recordings in conversations, each once."""
-    parts = [part for prompt in prompts for message in prompt for part in message["content"] if isinstance(part, dict)]
-    return list(dict.fromkeys(str(part["path"]) for part in parts if part.get("path")))
 
 
 def require_finite(prompts: Sequence[Any], fields: Mapping[str, Tensor]) -> None:
