@@ -31,6 +31,12 @@ def on_gpu() -> bool:
     return torch.cuda.is_available()
 
 
+def hardware() -> dict[str, bool]:
+    """Trainer's arguments for this machine: bfloat16 and recomputed activations on a GPU, plain float32 on a CPU."""
+    gpu = on_gpu()
+    return {"bf16": gpu, "use_cpu": not gpu, "gradient_checkpointing": gpu}
+
+
 def lora(rank: int) -> LoraConfig:
     """LoRA on the language model's linear layers, the audio parts frozen; the paper gives no rank and no alpha."""
     return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=LORA_TARGETS)
@@ -101,6 +107,16 @@ def load_thinker(folder: Path, base: Path | None = None, *, exact: bool = False,
     for config in model.peft_config.values():
         config.base_model_name_or_path = str(whole.resolve())
     return model
+
+
+def restore(model: Any, checkpoint: str | Path) -> None:
+    """Puts a checkpoint's weights into a thinker that trains all of them.
+
+    Trainer would load none and only warn: on disk a thinker's tensors have other names than in memory, which
+    `from_pretrained` knows and Trainer does not.
+    """
+    saved = Thinker.from_pretrained(checkpoint, dtype=model.dtype)
+    model.load_state_dict(saved.state_dict())
 
 
 def thinker_of(model: Any) -> Any:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from edge_emotion_train.thinker.model import (
     load_thinker,
     lora,
     mel_bands,
+    restore,
     thinker_of,
 )
 from edge_emotion_train.thinker.processor import audio_token_ids, load_processor, prompt_reader
@@ -111,6 +113,8 @@ def trainer_for(rows: Sequence[Row], config: ReinforcedConfig, folder: Path) -> 
         generation={"suppress_tokens": audio_token_ids(processor)},
         peft_config=lora(config.lora_rank) if config.lora_rank and not adapter else None,
     )
+    if not config.lora_rank:
+        trainer._load_from_checkpoint = partial(restore, trainer.model)  # pyright: ignore[reportAttributeAccessIssue]
     return trainer, processor.tokenizer
 
 

@@ -26,11 +26,12 @@ from edge_emotion_train.thinker.curves import SupervisedLines, draw_supervised
 from edge_emotion_train.thinker.model import (
     fingerprint,
     freeze_unheard,
+    hardware,
     is_adapter,
     load_thinker,
     lora,
     mel_bands,
-    on_gpu,
+    restore,
 )
 from edge_emotion_train.thinker.processor import load_processor
 from edge_emotion_train.thinker.rows import (
@@ -69,6 +70,13 @@ class SupervisedTrainer(WholeCheckpoints, SFTTrainer):
     """trl's SFT trainer; a batch whose loss is not finite is left out, and too many of them end the run."""
 
     _bad_batches = 0
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        target = model or self.model
+        if isinstance(target, PeftModel):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            restore(target, resume_from_checkpoint)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -178,8 +186,6 @@ def trainer_of(
     model: Any, processor: Any, lesson: Lesson, config: SupervisedConfig, folder: Path, *, peft_config: Any = None
 ) -> SupervisedTrainer:
     """A trainer, ready to train or to resume; it takes the rows in the order of the lesson."""
-    if on_gpu() and isinstance(model, PeftModel):
-        model.enable_input_require_grads()
     arguments = SFTConfig(
         output_dir=str(folder),
         num_train_epochs=1,  # the order holds all epochs
@@ -200,13 +206,10 @@ def trainer_of(
         report_to=list(config.report_to) or "none",
         seed=config.seed,
         dataloader_num_workers=config.workers,
-        bf16=on_gpu(),
-        use_cpu=not on_gpu(),
-        gradient_checkpointing=on_gpu(),
-        gradient_checkpointing_kwargs={"use_reentrant": False},
         remove_unused_columns=False,
         max_length=None,  # cutting a prompt would cut audio placeholders
         dataset_kwargs={"skip_prepare_dataset": True},
+        **hardware(),  # pyright: ignore[reportArgumentType]
     )
     return SupervisedTrainer(
         model=model,
