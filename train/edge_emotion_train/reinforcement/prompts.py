@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from edge_emotion_train.features import FeatureSet
 from edge_emotion_train.reinforcement.policy import AUDIO_FIELDS, prompt_ids
 from edge_emotion_train.reinforcement.trainer import PromptReader, TrainingError
 from edge_emotion_train.sft import AudioInputs, pad_frames
+
+# Ends the name of a prompt whose audio tokens are withheld: the policy has its evidence tokens only.
+WITHOUT_FRAMES = " without frames"
 
 
 def audio_of(
@@ -55,11 +59,19 @@ def cached_prompts(
     prompt: Prompt,
     evidence_tokens: int,
 ) -> PromptReader:
-    """A reader for models that train on cached encoder features; a prompt is a key of `row_of`."""
+    """A reader for models that train on cached encoder features.
+
+    A prompt is a key of `row_of`, or one followed by `WITHOUT_FRAMES`.
+    """
     vocabulary = tokenizer.get_vocab_size()
 
     def read(prompts: Sequence[str]) -> tuple[list[list[int]], dict[str, Tensor]]:
-        audio = audio_of(features, cue_values, emotion_logits, [row_of[key] for key in prompts], evidence_tokens)
+        rows = [row_of[key.removesuffix(WITHOUT_FRAMES)] for key in prompts]
+        audio = audio_of(features, cue_values, emotion_logits, rows, evidence_tokens)
+        withheld = torch.tensor([key.endswith(WITHOUT_FRAMES) for key in prompts])
+        audio.token_mask[withheld, evidence_tokens:] = False
+        if withheld.all():  # nobody hears them, so nobody need project them
+            audio = replace(audio, frames=audio.frames[:, :, :0], token_mask=audio.token_mask[:, :evidence_tokens])
         fields = {name: getattr(audio, name) for name in AUDIO_FIELDS}
         require_finite(prompts, fields)
         return prompt_ids(tokenizer, prompt, vocabulary, audio), fields
