@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
+from safetensors import SafetensorError
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration as Thinker
 
 from edge_emotion.errors import ConfigError
@@ -92,7 +93,7 @@ def load_thinker(folder: Path, base: Path | None = None, *, exact: bool = False,
     dtype = torch.float32 if exact or not on_gpu() else torch.bfloat16
     try:
         loaded: Any = Thinker.from_pretrained(whole, dtype=dtype, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ConfigError(f"{whole} cannot be loaded ({error}); fetch it again") from error
     thinker, report = loaded
     lacking = sorted(report["missing_keys"])
