@@ -6,10 +6,10 @@ import os
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edge_emotion.targets import DEVICES, TARGETS, Device
+from edge_emotion.targets import DEVICES, TARGETS, Device, find_device
 
 # L4T release -> JetPack, the longest start that matches.
 _JETPACKS = {
@@ -101,8 +101,16 @@ def jetpack_of(l4t: str) -> str | None:
     return _JETPACKS[max(known, key=len)] if known else None
 
 
-def device_of(board: Board) -> Device:
-    """The device to plan for on this machine, with the memory it really has."""
+def device_of(board: Board, card_bytes: int = 0) -> Device:
+    """The device to plan for on this machine, with the memory it really has.
+
+    Args:
+        board: The machine.
+        card_bytes: Memory of its GPU, where that has its own and its driver answers.
+    """
+    if card_bytes and not board.is_jetson:
+        like = find_device("desktop-cuda-1g")
+        return replace(like, name="this machine's GPU", memory_gib=round(card_bytes / 2**30, 1))
     gib = (board.memory_bytes or 0) / 2**30
     if board.is_jetson:
         target = _jetson_target(board)

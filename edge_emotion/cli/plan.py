@@ -77,10 +77,10 @@ def plan(
 
 
 def _find(name: str, headless: bool) -> Device:
-    from edge_emotion.board import device_of, read_board
+    from edge_emotion.gpu_libraries import this_device
     from edge_emotion.targets import HEADLESS_GIB, find_device
 
-    found = device_of(read_board()) if name == _THIS else find_device(name)
+    found = this_device() if name == _THIS else find_device(name)
     if headless and not found.target.name.startswith("jetson"):
         raise ConfigError(f"--headless is for a Jetson, {found.name} is none")
     return replace(found, system_gib=HEADLESS_GIB) if headless else found
