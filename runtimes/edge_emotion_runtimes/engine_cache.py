@@ -127,7 +127,8 @@ class EngineCache:
             os.replace(partial, path)
         except OSError as error:
             if partial is not None:
-                partial.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    partial.unlink()
             raise RuntimeUnavailableError(f"the engine cannot be kept in {self.folder}: {_reason(error)}") from error
         self._evict(keep=path)
         return path
@@ -175,7 +176,8 @@ class EngineCache:
             os.replace(partial, self.folder / name)
         except OSError as error:
             LOGGER.info("timings are not kept: %s", _reason(error))
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink()
 
     def _evict(self, keep: Path) -> None:
         """Deletes the engines that were unused for longest until the rest fits."""

@@ -108,7 +108,7 @@ def _parameters(kind: object, member: str) -> str:
     """From the first line of the documentation: that is where a compiled function's parameters are."""
     documented = getattr(getattr(kind, member, None), "__doc__", None) or ""
     signatures = re.findall(rf"^\s*(?:\d+\. )?{member}\((self[^)]*)\)", documented, re.MULTILINE)
-    signature = signatures[0] if signatures else ""
+    signature = re.sub(r"<[^>]*>", "", signatures[0]) if signatures else ""
     # Types and defaults hold commas and brackets; parameter names stand before a colon.
     return ", ".join(["self", *re.findall(r"(\w+): ", signature)[1:]]) if signature else ""
 
