@@ -67,7 +67,12 @@ _MODULE_OF = {
 
 
 def load(
-    bundle: str = "nano", encoder: str = "auto", llm: str = "auto", device: str = "auto", strict: bool = False
+    bundle: str = "nano",
+    encoder: str = "auto",
+    llm: str = "auto",
+    device: str = "auto",
+    strict: bool = False,
+    self_check: bool = False,
 ) -> Analyzer:
     """Opens a bundle and the runtimes that run it; `analyze` of what it returns takes recordings.
 
@@ -77,14 +82,16 @@ def load(
         llm: Runtime of the language model, with its quantisation if it matters; `auto` chooses.
         device: Where to run; `auto` chooses.
         strict: A runtime or device other than the one asked for is an error instead of a warning.
+        self_check: Replay the bundle's golden clips first, and refuse a device that computes something else; what it
+            cost is in `runtime["self_check"]` of every result.
 
     Raises:
         BundleError: The bundle is missing, changed or too new.
-        RuntimeUnavailableError: A runtime or device that was asked for cannot run here.
+        RuntimeUnavailableError: A runtime or device that was asked for cannot run here, or computes something else.
     """
     from edge_emotion_runtimes.selection import load as load_analyzer
 
-    return load_analyzer(bundle, encoder=encoder, llm=llm, device=device, strict=strict)
+    return load_analyzer(bundle, encoder=encoder, llm=llm, device=device, strict=strict, self_check=self_check)
 
 
 def __getattr__(name: str) -> Any:

@@ -42,6 +42,7 @@ def analyze(
     encoder: str = "auto",
     llm: str = "auto",
     strict: Annotated[bool, Flag] = False,
+    self_check: Annotated[bool, Flag] = False,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     formats: Annotated[str | None, Parameter(name=["--format", "-f"], validator=_check_formats)] = None,
     force: Annotated[bool, Flag] = False,
@@ -65,6 +66,8 @@ def analyze(
         alone.
     strict
         Fail where something else than what was asked for would run.
+    self_check
+        Replay the bundle's golden clips first, and stop where this device computes something else.
     output
         Folder for result files.
     formats
@@ -89,7 +92,9 @@ def analyze(
     watched = console if len(files) == 1 and not fast else None
     try:
         with (
-            edge_emotion.load(bundle, encoder=encoder, llm="none" if fast else llm, strict=strict) as analyzer,
+            edge_emotion.load(
+                bundle, encoder=encoder, llm="none" if fast else llm, strict=strict, self_check=self_check
+            ) as analyzer,
             _progress(len(files)) as pause,
         ):
             for index, file in enumerate(files):

@@ -46,6 +46,7 @@ def load(
     llm: str = "auto",
     device: str = "auto",
     strict: bool = False,
+    self_check: bool = False,
 ) -> Analyzer:
     """Open a bundle and what runs it. What was chosen, why, and every fallback is in the `runtime` of each result.
 
@@ -56,10 +57,12 @@ def load(
             `auto`, or `none` for the encoder's head alone.
         device: `cpu`, `cuda`, or `auto`.
         strict: Anything but what was asked for is an error instead of a recorded fallback.
+        self_check: Replay the bundle's golden clips first, and refuse a device that computes something else.
 
     Raises:
-        BundleError: The bundle is missing, changed or too new, or has no such variant.
-        RuntimeUnavailableError: A runtime is not installed, or under `strict` the device cannot be used.
+        BundleError: The bundle is missing, changed or too new, or has no such variant; or no golden clips to check by.
+        RuntimeUnavailableError: A runtime is not installed, under `strict` the device cannot be used, or the self-check
+            found a difference.
     """
     provider, device_reason, fallbacks = _plan_device(device, needs_llm=llm != _NO_LLM)
     if strict and fallbacks:
@@ -80,11 +83,24 @@ def load(
             "chosen": {"encoder": encoder_choice.reason, "llm": llm_reason},
             "fallbacks": [*fallbacks, *llm_fallbacks],
         }
+        if self_check:
+            selection["self_check"] = _check_itself(opened, loaded_encoder, loaded_llm)
         LOGGER.info("running %s: %s", manifest.name, selection)
         return Analyzer(opened, loaded_encoder, loaded_llm, selection)
     except BaseException:
         _close(loaded_encoder, loaded_llm)
         raise
+
+
+def _check_itself(bundle: Bundle, encoder: AudioEncoder, llm: LanguageModel | None) -> dict[str, float]:
+    """Whether what was loaded computes what the reference did."""
+    from edge_emotion_runtimes import verify
+
+    verify_files(bundle.path, bundle.manifest, [verify.GOLDEN_NAME])
+    precision_of = {variant.file: variant.precision for variant in bundle.manifest.encoder.variants}
+    quantisation_of = {variant.file: variant.quantisation for variant in bundle.manifest.llm.variants}
+    quantisation = quantisation_of[llm.describe()["file"]] if llm else None
+    return verify.self_check(bundle, encoder, llm, precision_of[encoder.describe()["file"]], quantisation)
 
 
 def _plan_device(device: str, needs_llm: bool) -> tuple[str, str, list[str]]:
