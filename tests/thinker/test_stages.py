@@ -18,10 +18,10 @@ from edge_emotion_export.omni_checkpoint import open_omni
 from edge_emotion_export.omni_prompt import read_speech
 from edge_emotion_train.reinforcement.log import read_log
 from edge_emotion_train.reinforcement.trainer import AudioMixin
+from edge_emotion_train.stages import run
 from edge_emotion_train.thinker import model as thinker_model
 from edge_emotion_train.thinker import reinforced, supervised
 from edge_emotion_train.thinker.model import load_thinker
-from edge_emotion_train.thinker.stages import run
 from tests.thinker.conftest import Data
 
 REPLIES = (

@@ -196,6 +196,9 @@ class ReinforcedConfig(TrainingConfig):
     consistency_share: float = 0.0
     expected_cues: int = 4
     measured_weight: float = 1.0
+    trained_weight: float = 0.0
+    untrained_weight: float = 0.0
+    reward_model: Path | None = None
     uninformed_weight: float = 0.0
     llm_weight: float = 0.0
     llm_url: str | None = None

@@ -136,7 +136,7 @@ def heard_in(row: Row) -> Heard:
             continue
         if np.isfinite(measure.value) and (cue.scale != "semitones" or measure.value > 0):
             positions[cue.name] = cue.position(measure.value)
-    return Heard(positions, thresholds, row.get("text") or "")
+    return Heard(positions, thresholds, row.get("text") or "", paths_of(row)[0])
 
 
 def cue_table(rows: Sequence[Row]) -> CueEmotionTable:

@@ -26,8 +26,10 @@ from edge_emotion_train.thinker.model import ADAPTER_CONFIG
 
 RECORD, WHOLE, SPEECH = "run.json", "complete.json", "edge_emotion.json"
 # What may differ between a run and its resumption.
-FREE = ("preset", "model", "base", "rows", "validation", "text_rows", "transcript_rows", "output", "resume", "force",
-        "threads", "workers", "save_every", "report_to", "llm_url", "llm_key_variable", "llm_timeout_s")  # fmt: skip
+FREE = (
+    "preset", "model", "base", "rows", "validation", "text_rows", "transcript_rows", "output", "resume", "force",
+    "threads", "workers", "save_every", "report_to", "reward_model", "llm_url", "llm_key_variable", "llm_timeout_s",
+)  # fmt: skip
 
 
 def open_run(config: TrainingConfig, start: str) -> bool:
