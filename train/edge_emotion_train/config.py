@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -24,11 +24,14 @@ PRESETS = ("nano", "small", "omni")
 # Least value of each number. A byte-level vocabulary holds 256 bytes and 7 tags.
 _AT_LEAST_ONE = (
     "encoder_layers", "evidence_tokens", "language_model_layers", "texts_per_row", "most_cues", "steps", "batch_size",
-    "fold_steps", "processes",
+    "fold_steps", "processes", "save_every",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "seed", "emodb_variants", "emogator_clips", "synthetic_clips", "synthetic_variants", "fewest_cues", "cue_penalty",
-    "emotion_penalty", "learning_rate",
+    "emotion_penalty", "learning_rate", "prosody_steps", "prosody_triples", "prosody_learning_rate",
+)  # fmt: skip
+PROSODY_TASKS = (
+    "pitch_level", "energy_level", "speed_level", "intonation", "order_pitch", "order_energy", "order_speed",
 )  # fmt: skip
 _LEAST = dict.fromkeys(_AT_LEAST_ONE, 1) | dict.fromkeys(_NOT_NEGATIVE, 0) | {"vocabulary": 263, "folds": 2}
 
@@ -48,6 +51,7 @@ class SftConfig:
         labels: Emotions the model can answer, in the order of its logits.
         cues: Cues it may speak of.
         test_speakers: Speakers that no training step, threshold or choice ever sees.
+        validation_speakers: Speakers that `train prosody` leaves out and follows each task's accuracy on.
         emodb_variants: Augmented variants of each EmoDB clip.
         emogator_clips: Vocal bursts that teach cues and microphones, not emotions of speech.
         synthetic_clips: Synthetic utterances with controlled prosody.
@@ -66,7 +70,15 @@ class SftConfig:
         texts_per_row: Paraphrases written per clip.
         frames_dropped: Share of samples whose audio tokens are withheld.
         evidence_dropped: Share of samples whose evidence tokens are withheld.
-        steps: Optimiser steps.
+        prosody_steps: Optimiser steps of the prosody tasks, which come before the reasoning; 0 leaves them out.
+        prosody_tasks: How often each task is drawn, in any unit; a task that is not named is left out.
+        prosody_triples: Of how many recordings per EmoDB clip triples are made: the first its own, others variants.
+        prosody_learning_rate: Peak of their own cosine schedule.
+        start: Checkpoint of `train prosody` to start from, in place of the prosody tasks.
+        text_share: Share of reasoning samples without any audio, from whose text alone the answer must follow; the
+            paper mixes in 20 % of text alone.
+        transcript_share: Share of samples that ask what is said; the paper mixes in 20 % of speech recognition.
+        steps: Optimiser steps of the reasoning.
         batch_size: Clips per step.
         learning_rate: Peak of the cosine schedule.
         max_duration_s: Longer clips are left out of training batches.
@@ -74,6 +86,9 @@ class SftConfig:
         folds: Folds of `train eval`.
         fold_steps: Optimiser steps of each fold of `train eval`.
         processes: Worker processes for features.
+        save_every: Steps between the checkpoints from which an interrupted stage goes on.
+        resume: Go on from the last complete one in `output`.
+        force: Start anew although `output` holds a run.
     """
 
     data: Path
@@ -86,6 +101,7 @@ class SftConfig:
     labels: tuple[str, ...] = tuple(label for label in EMOTIONS if label != "surprise")
     cues: tuple[str, ...] = ("pitch", "pitch_variation", "pitch_slope", "rate", "tone", "clarity", "dynamics")
     test_speakers: tuple[str, ...] = ("emodb_15", "emodb_16")
+    validation_speakers: tuple[str, ...] = ()
     emodb_variants: int = 6
     emogator_clips: int = 600
     synthetic_clips: int = 300
@@ -104,6 +120,13 @@ class SftConfig:
     texts_per_row: int = 4
     frames_dropped: float = 0.5
     evidence_dropped: float = 0.2
+    prosody_steps: int = 0
+    prosody_tasks: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PROSODY_TASKS, 1.0))
+    prosody_triples: int = 1
+    prosody_learning_rate: float = 1.5e-3
+    start: Path | None = None
+    text_share: float = 0.0
+    transcript_share: float = 0.0
     steps: int = 1000
     batch_size: int = 32
     learning_rate: float = 1.5e-3
@@ -112,6 +135,9 @@ class SftConfig:
     folds: int = 5
     fold_steps: int = 500
     processes: int = 2
+    save_every: int = 100
+    resume: bool = False
+    force: bool = False
 
     def __post_init__(self) -> None:
         problems = [
@@ -132,14 +158,14 @@ class SftConfig:
             ),
             *(
                 f"{name}: holds {value!r} more than once"
-                for name in ("labels", "cues", "test_speakers")
+                for name in ("labels", "cues", "test_speakers", "validation_speakers")
                 for value in dict.fromkeys(getattr(self, name))
                 if getattr(self, name).count(value) > 1
             ),
             *(f"{name}: needs at least two" for name in ("labels", "cues") if len(getattr(self, name)) < 2),
             *(
                 f"{name}: must be in 0..1"
-                for name in ("confidence", "frames_dropped", "evidence_dropped")
+                for name in ("confidence", "frames_dropped", "evidence_dropped", "text_share", "transcript_share")
                 if not 0 <= getattr(self, name) <= 1
             ),
             *(
@@ -147,6 +173,28 @@ class SftConfig:
                 for _ in [0]
                 if self.frames_dropped + self.evidence_dropped > 1
             ),
+            *(
+                "text_share, transcript_share: together 1 or more would leave no reasoning"
+                for _ in [0]
+                if self.text_share + self.transcript_share >= 1
+            ),
+            *(
+                f"prosody_tasks: unknown task {task!r}; known: {', '.join(PROSODY_TASKS)}"
+                for task in self.prosody_tasks
+                if task not in PROSODY_TASKS
+            ),
+            *(
+                f"prosody_tasks: {task} must be at least 0, given {weight}"
+                for task, weight in self.prosody_tasks.items()
+                if weight < 0
+            ),
+            *(
+                "prosody_tasks: prosody_steps need a task with a weight above 0"
+                for _ in [0]
+                if self.prosody_steps > 0 and not any(weight > 0 for weight in self.prosody_tasks.values())
+            ),
+            *(f"start: no folder {self.start}" for _ in [0] if self.start is not None and not self.start.is_dir()),
+            *("resume, force: cannot both be set" for _ in [0] if self.resume and self.force),
             *(
                 f"{name}: must be at least {least}, given {getattr(self, name)}"
                 for name, least in _LEAST.items()
@@ -185,7 +233,7 @@ def read_config_of(kind: type[Config], path: Path, overrides: Sequence[str] = ()
     Raises:
         ConfigError: The file is missing, or holds unknown keys or wrong types; every unknown key is named.
     """
-    _check_keys(path, [field.name for field in fields(kind)])  # type: ignore[arg-type]
+    _check_keys(path, [entry.name for entry in fields(kind)])  # type: ignore[arg-type]
     app = cyclopts.App(
         config=cyclopts.config.Yaml(path, must_exist=True, use_commands_as_keys=False), result_action="return_value"
     )
