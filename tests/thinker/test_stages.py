@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration as Thinker
 
@@ -21,7 +21,8 @@ from edge_emotion_train.reinforcement.trainer import AudioMixin
 from edge_emotion_train.stages import run
 from edge_emotion_train.thinker import model as thinker_model
 from edge_emotion_train.thinker import reinforced, supervised
-from edge_emotion_train.thinker.model import load_thinker
+from edge_emotion_train.thinker.model import load_thinker, lora
+from edge_emotion_train.thinker.processor import load_processor
 from tests.thinker.conftest import Data
 
 REPLIES = (
@@ -30,6 +31,8 @@ REPLIES = (
     "Slow speech.",
     "<think>I hear slow speech. This points to happiness.</think><answer>happiness</answer>",
 )
+
+SMALL = {"prompts_per_step": 1, "batch_size": 4}
 
 Go = Callable[..., Path]
 
@@ -61,6 +64,19 @@ def go(tmp_path: Path, published: Path, data: Data) -> Go:
         return Path(keys["output"])
 
     return go_through
+
+
+@pytest.fixture(scope="module")
+def adapter(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter as stage II leaves it."""
+    folder = tmp_path_factory.mktemp("adapter")
+    model = get_peft_model(load_thinker(published), lora(4))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    model.save_pretrained(folder)
+    load_processor(published).tokenizer.save_pretrained(folder)
+    return folder
 
 
 def tell(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,9 +127,9 @@ def test_every_stage_from_the_one_before(
     after = {name: value for name, value in trained[0].model.get_base_model().state_dict().items()}
     frozen = {name.replace(".base_layer", ""): value for name, value in after.items() if "lora_" not in name}
     assert same(before, frozen)
-    lora = states(adapter)
-    assert all("language_model" in name for name in lora)
-    assert any(bool(value.any()) for name, value in lora.items() if "lora_B" in name)
+    weights = states(adapter)
+    assert all("language_model" in name for name in weights)
+    assert any(bool(value.any()) for name, value in weights.items() if "lora_B" in name)
     assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "edge_emotion.json", "curves.png",
             "metrics.jsonl", "run.json"} <= {path.name for path in adapter.iterdir()}  # fmt: skip
     tasks = {row["task"] for row in trained[0].data_collator.rows}
@@ -134,9 +150,9 @@ def test_every_stage_from_the_one_before(
 
     monkeypatch.setattr(reinforced, "save", keep)
     result = go("grpo")
-    assert same(references[0], lora)
-    assert moved(lora, states(result), "lora_B")
-    assert lora.keys() == states(result).keys()
+    assert same(references[0], weights)
+    assert moved(weights, states(result), "lora_B")
+    assert weights.keys() == states(result).keys()
     log = read_log(result / "metrics.jsonl")
     assert [entry["step"] for entry in log] == [1, 2]
     assert log[0]["reward_deviation"] > 0.1
@@ -171,19 +187,20 @@ def test_every_stage_from_the_one_before(
     [
         ("prosody", {"batch_size": 4}),
         ("sft", {"batch_size": 1}),
-        ("grpo", {"steps": 4}),
-        ("grpo", {"steps": 4, "lora_rank": 0, "learning_rate": 1e-3}),
+        ("grpo", {"steps": 4, **SMALL}),
+        ("grpo", {"steps": 4, "lora_rank": 0, "learning_rate": 1e-3, **SMALL}),
     ],
     ids=["all weights", "LoRA", "GRPO of an adapter", "GRPO of all weights"],
 )
 def test_a_run_that_is_cut_off_goes_on_to_the_same_weights(
-    go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, changes: dict[str, Any]
-) -> None:
+    go: Go, published: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str,
+    changes: dict[str, Any],
+) -> None:  # fmt: skip
     tell(monkeypatch)
-    if stage != "prosody":
-        changes = {"model": go("prosody", output=tmp_path / "base", validation=[]), **changes}
-    if stage == "grpo" and "lora_rank" not in changes:
-        changes["model"] = go("sft", model=changes["model"])
+    if stage == "grpo":
+        changes["model"] = published if "lora_rank" in changes else adapter
+    elif stage == "sft":
+        changes["model"] = published
     whole = go(stage, output=tmp_path / "whole", **changes)
 
     class CutError(Exception):
@@ -244,13 +261,12 @@ def test_recordings_that_cannot_be_heard_are_named_and_training_goes_on(
 
 
 def test_activations_are_recomputed_and_computing_is_bfloat16_where_there_is_a_gpu(
-    go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    go: Go, published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A CPU can do both, slowly: what a GPU is given by detection runs here too."""
-    base = go("prosody", output=tmp_path / "base", validation=[])
     monkeypatch.setattr(thinker_model, "on_gpu", lambda: True)
     monkeypatch.setattr(supervised, "hardware", lambda: {"bf16": True, "use_cpu": True, "gradient_checkpointing": True})
-    folder = go("sft", model=base)
+    folder = go("sft", model=published)
     adapter = states(folder)
     assert all(value.dtype == torch.float32 and value.isfinite().all() for value in adapter.values())
     assert any(bool(value.any()) for name, value in adapter.items() if "lora_B" in name)
