@@ -27,7 +27,9 @@ def test_scores_do_not_depend_on_the_batch() -> None:
     speech = make_speech(tokenizer)
     texts = [miniature.SENTENCES[i % 2][: 7 * i] for i in range(6)]
     together = label_scores_after(speech, tokenizer, PROMPT, LABELS, hear(range(6)), texts)
-    alone = [label_scores_after(speech, tokenizer, PROMPT, LABELS, hear([i]), [text])[0] for i, text in enumerate(texts)]
+    alone = [
+        label_scores_after(speech, tokenizer, PROMPT, LABELS, hear([i]), [text])[0] for i, text in enumerate(texts)
+    ]
     np.testing.assert_allclose(together, alone, atol=1e-4)
 
 
@@ -46,9 +48,7 @@ def test_greedy_free_replies_begin_as_the_device_would_and_do_not_depend_on_the_
     alone = [free_replies(speech, tokenizer, PROMPT, hear([i]), 10)[0] for i in range(6)]
     assert together == alone
     said = generate(speech, tokenizer, PROMPT, LABELS, hear(range(6))).reasoning
-    assert all(
-        reply.removeprefix("<think>").startswith(text) for reply, text in zip(together, said, strict=True)
-    )
+    assert all(reply.removeprefix("<think>").startswith(text) for reply, text in zip(together, said, strict=True))
 
 
 def test_sampling_follows_its_seed() -> None:
