@@ -6,8 +6,8 @@ An unknown key, a wrong type or an impossible value is a `ConfigError` before an
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -231,11 +231,45 @@ def read_config_of(kind: type[Config], path: Path, overrides: Sequence[str] = ()
     """Reads a YAML file of a configuration dataclass, then overrides such as `--steps 100`.
 
     Raises:
-        ConfigError: The file is missing, or holds unknown keys or wrong types; every unknown key is named.
+        ConfigError: The file is missing, or something in it or in the overrides is unknown, of a wrong type, impossible
+            or not given; all that is wrong is named at once.
     """
-    _check_keys(path, [entry.name for entry in fields(kind)])  # type: ignore[arg-type]
+    given = {str(key): value for key, value in _read_keys(path).items()}
+    entries = {entry.name: entry for entry in fields(kind)}  # type: ignore[arg-type]
+    unknown = [key for key in given if key not in entries]
+    problems = [_unknown_key(key, list(entries)) for key in unknown]
+    usable = {key: value for key, value in given.items() if key in entries}
+    for name, entry in entries.items():
+        option = "--" + name.replace("_", "-")
+        required = entry.default is MISSING and entry.default_factory is MISSING
+        if required and name not in usable and not any(o.split("=")[0] in (option, f"--{name}") for o in overrides):
+            problems.append(f"{name}: must be given, in the file or as {option}")
+            usable[name] = "."  # stands in, so that what else is wrong is seen too
+    found: Config | None = None
+    for _ in range(len(entries) + 1):  # each time round, one value of a wrong type is set aside
+        try:
+            found = _build(kind, usable, path, overrides)
+        except ConfigError as error:
+            problems += [line.strip() for line in str(error).splitlines()[1:]]
+        except cyclopts.CoercionError as error:
+            name = error.argument.name.lstrip("-").partition(".")[0].replace("-", "_") if error.argument else ""
+            problems.append(f"{name}: {error}")
+            if name in usable:
+                del usable[name]
+                continue
+        except cyclopts.CycloptsError as error:
+            problems.append(str(error))
+        break
+    if found is None or problems:
+        known = f"\nknown keys: {', '.join(entries)}" if unknown else ""
+        raise ConfigError(f"{path} cannot be used:\n" + "\n".join(f"  {line}" for line in problems) + known)
+    return found
+
+
+def _build(kind: type[Config], given: Mapping[str, Any], path: Path, overrides: Sequence[str]) -> Config:
     app = cyclopts.App(
-        config=cyclopts.config.Yaml(path, must_exist=True, use_commands_as_keys=False), result_action="return_value"
+        config=cyclopts.config.Dict(dict(given), source=str(path), use_commands_as_keys=False),
+        result_action="return_value",
     )
     found: list[Config] = []
 
@@ -245,13 +279,12 @@ def read_config_of(kind: type[Config], path: Path, overrides: Sequence[str] = ()
     # cyclopts reads the type at run time, where the annotation of a generic says nothing.
     collect.__annotations__["config"] = Annotated[kind, cyclopts.Parameter(name="*")]
     app.default(collect)
-
     try:
         app(list(overrides), exit_on_error=False, print_error=False)
     except cyclopts.CycloptsError as error:
         if isinstance(error.__cause__, ConfigError):
             raise error.__cause__ from error
-        raise ConfigError(f"{path}: {error}") from error
+        raise
     return found[0]
 
 
@@ -267,11 +300,6 @@ def _read_keys(path: Path) -> dict[Any, Any]:
     return given
 
 
-def _check_keys(path: Path, known: Sequence[str]) -> None:
-    problems = []
-    for key in _read_keys(path):
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            problems.append(f"  unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    if problems:
-        raise ConfigError(f"{path}:\n" + "\n".join(problems) + f"\nknown keys: {', '.join(known)}")
+def _unknown_key(key: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else "")
