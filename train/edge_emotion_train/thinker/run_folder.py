@@ -19,7 +19,7 @@ from edge_emotion.cues import Thresholds
 from edge_emotion.errors import ConfigError
 from edge_emotion_train.labelling.rows import Row
 from edge_emotion_train.processes import is_main, processes
-from edge_emotion_train.reinforcement.trainer import TrainingError
+from edge_emotion_train.reinforcement.trainer import WRITE_ERRORS, TrainingError
 from edge_emotion_train.thinker.configs import TrainingConfig
 from edge_emotion_train.thinker.dialogue import ANSWERS, Dialogue, known_or_same, prompt_of
 from edge_emotion_train.thinker.model import ADAPTER_CONFIG
@@ -97,7 +97,7 @@ class WholeCheckpoints(Trainer):
             super()._save_checkpoint(model, trial)
             if self.args.should_save:
                 write_json(folder / f"checkpoint-{self.state.global_step}" / WHOLE, {"step": self.state.global_step})
-        except OSError as error:
+        except WRITE_ERRORS as error:
             raise TrainingError(
                 f"step {self.state.global_step}: the checkpoint could not be written ({error}). Make room in {folder}; "
                 f"training then resumes from {last_whole(folder) or 'its start'}"
