@@ -201,6 +201,7 @@ def make_tensorrt(gpu: Gpu, cuda: CudaRuntime) -> types.ModuleType:
             self._profiles, self._logger = plan["profiles"], logger
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = 1
+            options.enable_mem_pattern = False  # or each length would be kept
             self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
             self._values = {value.name: (TensorIOMode.INPUT, value) for value in graph.input}
             self._values |= {value.name: (TensorIOMode.OUTPUT, value) for value in graph.output}
