@@ -15,6 +15,7 @@ Intervals are 95 % bootstrap intervals that draw speakers and then clips of each
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,16 +58,12 @@ def with_cues_of(text: str, levels: Mapping[str, str], rng: np.random.Generator)
         if claim.cue not in levels:
             continue
         options = PHRASES[claim.cue][levels[claim.cue]]
-        pieces += [text[at : claim.start], options[int(rng.integers(len(options)))]]
+        # Our phrases bring their own article, and the span of a claim need not hold the one before it.
+        before = re.sub(r"\ban? $", "", text[at : claim.start], flags=re.IGNORECASE)
+        pieces += [before, options[int(rng.integers(len(options)))]]
         at = claim.end
-    return _tidy("".join([*pieces, text[at:]]))
-
-
-def _tidy(text: str) -> str:
-    for article in ("a", "an"):
-        for other in ("a", "an"):
-            text = text.replace(f" {article} {other} ", f" {other} ")
-    return text[:1].upper() + text[1:]
+    whole = "".join([*pieces, text[at:]])
+    return whole[:1].upper() + whole[1:]
 
 
 def interpreted_as(text: str, names: Sequence[str]) -> str:
