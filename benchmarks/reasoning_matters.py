@@ -59,7 +59,7 @@ def with_cues_of(text: str, levels: Mapping[str, str], rng: np.random.Generator)
             continue
         options = PHRASES[claim.cue][levels[claim.cue]]
         # Our phrases bring their own article, and the span of a claim need not hold the one before it.
-        before = re.sub(r"\ban? $", "", text[at : claim.start], flags=re.IGNORECASE)
+        before = re.sub(r"\ban? (voice )?$", "", text[at : claim.start], flags=re.IGNORECASE)
         pieces += [before, options[int(rng.integers(len(options)))]]
         at = claim.end
     whole = "".join([*pieces, text[at:]])
