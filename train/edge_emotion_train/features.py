@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -172,7 +173,9 @@ def extract_features(
     statistics: list[np.ndarray] = []
     failures: list[str] = []
     for results, failure in _run(tasks, weights, layers, processes):
-        failures.extend([failure] if failure else [])
+        if failure:
+            failures.append(failure)
+            tqdm.write(f"{failure}; it is left out", file=sys.stderr)
         for row, row_frames, row_statistics in results:
             rows.append(row)
             frames.append(row_frames)
