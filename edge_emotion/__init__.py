@@ -73,6 +73,7 @@ def load(
     llm: str = "auto",
     device: str = "auto",
     strict: bool = False,
+    self_check: bool = False,
     base: str | os.PathLike[str] | None = None,
 ) -> Analyzer:
     """Opens a bundle and the runtimes that run it; `analyze` of what it returns takes recordings.
@@ -83,16 +84,20 @@ def load(
         llm: Runtime of the language model, with its quantisation if it matters; `auto` chooses.
         device: Where to run; `auto` chooses.
         strict: A runtime or device other than the one asked for is an error instead of a warning.
+        self_check: Replay the bundle's golden clips first, and refuse a device that computes something else; what it
+            cost is in `runtime["self_check"]` of every result.
         base: File or folder of the base language model of a bundle that holds adapters of one, such as `small`; None
             looks where it is usually found.
 
     Raises:
         BundleError: The bundle is missing, changed or too new, or its base language model is missing.
-        RuntimeUnavailableError: A runtime or device that was asked for cannot run here.
+        RuntimeUnavailableError: A runtime or device that was asked for cannot run here, or computes something else.
     """
     from edge_emotion_runtimes.selection import load as load_analyzer
 
-    return load_analyzer(bundle, encoder=encoder, llm=llm, device=device, strict=strict, base=base)
+    return load_analyzer(
+        bundle, encoder=encoder, llm=llm, device=device, strict=strict, self_check=self_check, base=base
+    )
 
 
 def __getattr__(name: str) -> Any:

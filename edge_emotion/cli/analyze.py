@@ -42,6 +42,7 @@ def analyze(
     encoder: str = "auto",
     llm: str = "auto",
     strict: Annotated[bool, Flag] = False,
+    self_check: Annotated[bool, Flag] = False,
     base: Path | None = None,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     formats: Annotated[str | None, Parameter(name=["--format", "-f"], validator=_check_formats)] = None,
@@ -66,6 +67,8 @@ def analyze(
         alone.
     strict
         Fail where something else than what was asked for would run.
+    self_check
+        Replay the bundle's golden clips first, and stop where this device computes something else.
     base
         Base language model of a bundle of adapters (small), where it is neither installed nor in the cache folder.
     output
@@ -93,7 +96,12 @@ def analyze(
     try:
         with (
             edge_emotion.load(
-                bundle, encoder=encoder, llm="none" if fast else llm, strict=strict, base=base
+                bundle,
+                encoder=encoder,
+                llm="none" if fast else llm,
+                strict=strict,
+                self_check=self_check,
+                base=base,
             ) as analyzer,
             _progress(len(files)) as pause,
         ):

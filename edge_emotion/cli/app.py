@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
 
-from edge_emotion.cli import analyze, bundle, doctor, export, label, train, verify
+from edge_emotion.cli import analyze, bundle, doctor, export, label, plan, train, verify
 from edge_emotion.cli.terminal import explain_unexpected, talk
 from edge_emotion.errors import EdgeEmotionError
 
@@ -30,6 +30,7 @@ app.command(analyze.analyze)
 app.command(verify.verify)
 app.command(bundle.app)
 app.command(doctor.doctor)
+app.command(plan.plan)
 app.command(label.app)
 app.command(train.train)
 app.command(export.export)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json as json_text
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from edge_emotion.cli.terminal import results_console
+from edge_emotion.cli.extras import import_from_extra
+from edge_emotion.cli.terminal import results_console, talk
 
 if TYPE_CHECKING:
     from edge_emotion.bundle import Bundle
@@ -53,6 +55,33 @@ def verify(bundle: str = "nano", /, *, json: Json = False) -> int:
         print(json_text.dumps({"bundle": str(loaded.path), "intact": True, "files": len(files), "mib": mib}))
     else:
         print(f"{loaded.path}: intact, {len(files)} files, {mib:.1f} MiB")
+    return 0
+
+
+@app.command
+def card(
+    bundle: str = "nano",
+    /,
+    *,
+    results: Annotated[list[Path], Parameter(negative="", consume_multiple=True)],
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    force: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+) -> int:
+    """Write a bundle's model card with the figures that benchmarks found (needs the extra "export").
+
+    Parameters
+    ----------
+    bundle
+        Name of a bundle that came with the package, or a folder.
+    results
+        Result files of benchmarks/held_out_speakers.py and of `edge-emotion train eval`, measured on this bundle.
+    output
+        File of the card; README.md of the bundle by default, whose manifest is then written anew.
+    force
+        Replace the output file.
+    """
+    writer = import_from_extra("edge_emotion_export.card", extra="export")
+    talk(writer.write_card(bundle, results, output, force))
     return 0
 
 

@@ -5,23 +5,24 @@ from __future__ import annotations
 import json as json_text
 import os
 import platform
-import signal
-import subprocess
-import sys
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from edge_emotion.board import Board, read_board
+from edge_emotion.board_checks import Finding, check_llama_cpp, check_machine
 from edge_emotion.cli.terminal import results_console
+from edge_emotion.isolated import ask
 
 DEFAULT_BUNDLE = "nano"
-_PROBE_TIMEOUT_S = 60.0
+ROOT = Path("/")
 # What the default bundle runs without, and what it is for.
 _OPTIONAL = {
     "llama-cpp-python": "a second runtime for language models, the faster one for large ones; needs a compiler"
 }
+_GPU_PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider")
 # The package that holds each runtime of a language model.
 _PACKAGE_OF = {"onnxruntime": "onnxruntime", "llama.cpp": "llama-cpp-python"}
 _MEND_BUNDLE = "pip install --force-reinstall --no-deps edge-emotion"
@@ -32,7 +33,9 @@ _PROBES: dict[str, tuple[str, str]] = {
     "numpy": ("import numpy as m", "{'version': m.__version__}"),
     "onnxruntime": (
         "import onnxruntime as m",
-        "{'version': m.__version__, 'providers': m.get_available_providers()}",
+        "{'version': m.__version__, 'providers': m.get_available_providers(), 'distributions': sorted("
+        "d.metadata['Name'] for d in importlib.metadata.distributions()"
+        " if str(d.metadata['Name']).startswith('onnxruntime') and 'genai' not in d.metadata['Name'])}",
     ),
     "llama-cpp-python": (
         "from edge_emotion_runtimes.llama_cpp_bindings import library; m = library()",
@@ -45,49 +48,87 @@ _PROBES: dict[str, tuple[str, str]] = {
 }
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        name: Package or bundle.
-        works: Whether it can be used.
-        details: What it says about itself.
-        problem: What is wrong; None where it works.
-        mend: The exact line that mends it; None where it works or no line can.
-        optional: What it is for, where the default bundle runs without it.
-    """
-
-    name: str
-    works: bool
-    details: dict[str, Any] = field(default_factory=dict)
-    problem: str | None = None
-    mend: str | None = None
-    optional: str | None = None
-
-
 def doctor(
     *, json: Annotated[bool, Parameter(negative="", show_default=False, help="Print JSON for programs.")] = False
 ) -> int:
     """Show what this machine has, what is missing, and how to mend it; exit code 1 if the default bundle cannot run."""
-    machine = describe_machine()
+    report = examine()
+    if json:
+        print(json_text.dumps(report_dict(report), ensure_ascii=False, indent=2))
+    else:
+        _show(report)
+    return 0 if report.ready else 1
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What was found: the machine's facts, its GPU and settings, packages, bundles, and whether nano can run."""
+
+    machine: dict[str, Any]
+    board: list[Finding]
+    packages: list[Finding]
+    bundles: list[Finding]
+    ready: bool
+
+
+def examine() -> Examination:
+    """Looks at everything; a library that crashes or hangs becomes a finding."""
+    board = read_board(ROOT)
     packages = [replace(probe_package(name), optional=_OPTIONAL.get(name)) for name in _PROBES]
     working = {item.name for item in packages if item.works}
     bundles = [_with_a_runtime(item, working) for item in find_bundles()]
     ready = all(item.works or item.optional for item in packages) and any(
         item.name == DEFAULT_BUNDLE and item.works for item in bundles
     )
-    if json:
-        report = {
-            "ready": ready,
-            "machine": machine,
-            "packages": [asdict(item) for item in packages],
-            "bundles": [asdict(item) for item in bundles],
-        }
-        print(json_text.dumps(report, ensure_ascii=False, indent=2))
-    else:
-        _show(machine, packages, bundles, ready)
-    return 0 if ready else 1
+    on_board = check_machine(board, ROOT)
+    has_gpu = any(item.name == "NVIDIA driver" and item.works for item in on_board)
+    on_board += _check_gpu_packages(board, packages, has_gpu)
+    return Examination(describe_machine(), on_board, packages, bundles, ready)
+
+
+def report_dict(report: Examination) -> dict[str, Any]:
+    """Plain types for JSON."""
+    groups = {"board": report.board, "packages": report.packages, "bundles": report.bundles}
+    findings = {name: [asdict(item) for item in items] for name, items in groups.items()}
+    return {"ready": report.ready, "machine": report.machine, **findings}
+
+
+def _check_gpu_packages(board: Board, packages: list[Finding], has_gpu: bool) -> list[Finding]:
+    """Whether the packages can use the GPU; what a package lists is no evidence, so a session is opened."""
+    findings = []
+    onnxruntime = next((item for item in packages if item.name == "onnxruntime" and item.works), None)
+    if onnxruntime:
+        several = onnxruntime.details.get("distributions", [])
+        if len(several) > 1:
+            problem = f"{' and '.join(several)} overwrite each other's files"
+            mend = f"pip uninstall -y {' '.join(several)} && pip install {several[-1]}"
+            findings.append(Finding("onnxruntime, twice", False, {}, problem, mend))
+        if listed := [name for name in _GPU_PROVIDERS if name in onnxruntime.details.get("providers", [])]:
+            findings += [_prove_provider(name, board) for name in listed]
+        elif has_gpu and not board.is_jetson:
+            mend = 'pip uninstall -y onnxruntime && pip install "onnxruntime-gpu[cuda,cudnn]"'
+            findings.append(
+                Finding("onnxruntime on the GPU", False, {}, "built for the processor only", mend, "large encoders")
+            )
+    llama = next((item for item in packages if item.name == "llama-cpp-python" and item.works), None)
+    if llama and (wrong := check_llama_cpp(board, llama.details, has_gpu)):
+        findings.append(wrong)
+    return findings
+
+
+def _prove_provider(provider: str, board: Board) -> Finding:
+    """Whether a session really runs on a provider that the package lists."""
+    from edge_emotion.bundle import BUNDLES_FOLDER
+
+    model = str(BUNDLES_FOLDER / DEFAULT_BUNDLE / "encoder.fp32.onnx")
+    opened = f"m.InferenceSession({model!r}, providers=[{provider!r}, 'CPUExecutionProvider'])"
+    answer = ask("import onnxruntime as m; m.set_default_logger_severity(4)", f"{opened}.get_providers()")
+    name = f"onnxruntime, {provider}"
+    if answer.value and provider in answer.value:
+        return Finding(name, True, {"runs on": answer.value[0]})
+    problem = answer.problem or f"listed, but a session runs on {', '.join(answer.value)}"
+    mend = None if board.is_jetson else 'pip install "onnxruntime-gpu[cuda,cudnn]"'
+    return Finding(name, False, {}, problem, mend, "large encoders")
 
 
 def describe_machine() -> dict[str, Any]:
@@ -105,35 +146,18 @@ def describe_machine() -> dict[str, Any]:
 
 
 def probe_package(name: str) -> Finding:
-    """Imports a package and asks it what it is.
-
-    In a process of its own: a library compiled for another processor ends the process instead of raising.
-    """
-    statement, expression = _PROBES[name]
-    code = f"import importlib.metadata, json; {statement}; print(); print(json.dumps({expression}))"
-    path = os.pathsep.join(folder for folder in sys.path if folder)
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            timeout=_PROBE_TIMEOUT_S,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": path},
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return Finding(name, False, problem=f"importing it took more than {_PROBE_TIMEOUT_S:.0f} s")
-    if done.returncode == 0:
-        return Finding(name, True, json_text.loads(done.stdout.splitlines()[-1]))
+    """Imports a package and asks it what it is: a library compiled for another processor ends the process that does."""
+    answer = ask(*_PROBES[name])
+    if answer.problem is None:
+        return Finding(name, True, answer.value)
     mend = _install_line(name)
-    if done.returncode < 0:
-        ended = signal.Signals(-done.returncode).name
-        problem = f"importing it ends the process with {ended}: was it built for another processor?"
+    if answer.signal == "timeout":
+        return Finding(name, False, problem=f"importing it: {answer.problem}")
+    if answer.signal:
         rebuild = mend.replace("pip install", "pip install --no-cache-dir --force-reinstall --no-deps")
+        problem = f"importing it: {answer.problem}: was it built for another processor?"
         return Finding(name, False, problem=problem, mend=rebuild)
-    last_line = (done.stderr.strip().splitlines() or ["it cannot be imported"])[-1]
-    return Finding(name, False, problem=last_line.removeprefix("ModuleNotFoundError: "), mend=mend)
+    return Finding(name, False, problem=answer.problem.removeprefix("ModuleNotFoundError: "), mend=mend)
 
 
 def _install_line(name: str) -> str:
@@ -200,32 +224,36 @@ def _memory_gib() -> float | None:
         return None
 
 
-def _show(machine: dict[str, Any], packages: list[Finding], bundles: list[Finding], ready: bool) -> None:
+def _show(report: Examination) -> None:
     from rich.table import Table
     from rich.text import Text
 
     console = results_console()
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
-    for key, value in machine.items():
+    for key, value in report.machine.items():
         table.add_row(key.replace("_gib", ", GiB").replace("_", "-"), str(value))
     console.print(table)
-    for title, findings in (("Packages", packages), ("Bundles", bundles)):
+    groups = {"GPU and settings": report.board, "Packages": report.packages, "Bundles": report.bundles}
+    for title, findings in groups.items():
         console.print(Text(f"\n{title}", "bold"))
         table = Table.grid(padding=(0, 2))
         for item in findings:
             details = "\n".join(f"{key} {_plain(value)}" for key, value in item.details.items())
             mark = Text("ok", "green") if item.works else Text("--", "dim") if item.optional else Text("no", "bold red")
-            table.add_row(mark, item.name, Text(item.problem or details))
+            said = item.problem or details
+            table.add_row(
+                mark, item.name, Text(f"{said}; wanted: {item.wanted}" if item.problem and item.wanted else said)
+            )
         console.print(table)
     console.print()
-    for item in (*packages, *bundles):
+    for item in (*report.board, *report.packages, *report.bundles):
         if item.mend:
             what = Text.assemble("to mend ", (item.name, "bold"))
             if item.optional:
                 what = Text.assemble("optional: ", (item.name, "bold"), f", {item.optional}")
             console.print(Text.assemble(what, f":\n  {item.mend}"), soft_wrap=True)
-    state, style = ("can", "bold green") if ready else ("cannot", "bold red")
+    state, style = ("can", "bold green") if report.ready else ("cannot", "bold red")
     console.print(Text(f"the default bundle, {DEFAULT_BUNDLE}, {state} run here", style))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from edge_emotion.cli.terminal import results_console
+from edge_emotion.cli.terminal import results_console, talk
 
 if TYPE_CHECKING:
     from edge_emotion_runtimes.verify import Report
@@ -20,6 +20,9 @@ def verify(
     encoder: str = "auto",
     llm: str = "auto",
     base: Path | None = None,
+    report: Path | None = None,
+    gpu_tests: Annotated[bool, Parameter(show_default=False)] = True,
+    force: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
     """Replay the bundle's golden clips here and compare each tap with the reference; exit code 1 where one is off.
@@ -34,18 +37,45 @@ def verify(
         Language-model variant, for example int8 or Q8_0, or runtime (onnxruntime, llama.cpp).
     base
         Base language model of a bundle of adapters (small), where it is neither installed nor in the cache folder.
+    report
+        Run everything that can run here, every variant on every runtime, and write one file that can be sent back: .md
+        (readable, with the JSON at its end) or .json. It names no folder, user or host.
+    gpu_tests
+        For a report: also the repository's tests that need a GPU, where there is a checkout; leave out with
+        --no-gpu-tests.
+    force
+        Replace a report that exists.
     json
         Print JSON for programs.
     """
     from importlib import import_module
 
+    if report:
+        return _report(report, bundle, gpu_tests, force, json)
     verifier = import_module("edge_emotion_runtimes.verify")
-    report: Report = verifier.verify_bundle(bundle, encoder=encoder, llm=llm, base=base)
+    found: Report = verifier.verify_bundle(bundle, encoder=encoder, llm=llm, base=base)
     if json:
-        print(json_text.dumps(report.to_dict(), ensure_ascii=False, indent=2))
+        print(json_text.dumps(found.to_dict(), ensure_ascii=False, indent=2))
     else:
-        _show(report)
-    return 0 if report.passed else 1
+        _show(found)
+    return 0 if found.passed else 1
+
+
+def _report(path: Path, bundle: str, gpu_tests: bool, force: bool, json: bool) -> int:
+    from importlib import import_module
+
+    from edge_emotion.bundle import load_bundle
+    from edge_emotion.cli.doctor import examine, report_dict
+
+    reports, texts = (import_module(f"edge_emotion_runtimes.{name}") for name in ("device_report", "report_text"))
+    texts.check_target(path, force)
+    opened = load_bundle(bundle, verify=True)
+    talk("doctor")
+    made = reports.make_report(opened, report_dict(examine()), gpu_tests, talk)
+    texts.write_report(path, made)
+    print(json_text.dumps(made, ensure_ascii=False) if json else texts.to_markdown(made))
+    talk(f"written to {path}: send this file")
+    return 0 if made["passed"] else 1
 
 
 def _show(report: Report) -> None:

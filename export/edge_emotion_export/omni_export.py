@@ -31,7 +31,7 @@ from .omni_bundle import make_manifest, receipts_of
 from .omni_checkpoint import OmniCheckpoint, open_omni
 from .omni_graph import PRECISIONS, Precision
 from .omni_job import Job
-from .omni_prompt import Speaker, Speech, read_speech
+from .omni_prompt import SPEECH_FILE, Speaker, Speech, read_speech
 from .omni_reference import DEVICE_ENDS, AudioReference
 from .omni_variants import LLM_VARIANTS, Sound, talk, write_encoders, write_language_models
 from .omni_workspace import PARITY_NAME, workspace
@@ -82,7 +82,8 @@ def export_omni(
         ConfigError: The checkpoint cannot be exported; says why.
     """
     checkpoint, output = open_omni(checkpoint_folder, adapters), Path(output_folder)
-    speech = read_speech(checkpoint.folder)
+    own = Path(checkpoint_folder)  # an adapter may say otherwise than its base
+    speech = read_speech(own if (own / SPEECH_FILE).is_file() else checkpoint.folder)
     if checkpoint.own_ends() not in (None, sorted(DEVICE_ENDS)):
         talk(f"the checkpoint ends a text at {checkpoint.own_ends()}, the device at {sorted(DEVICE_ENDS)}")
     chosen = _choose_llms(checkpoint, llms)

@@ -17,24 +17,10 @@ from tokenizers import Tokenizer
 from edge_emotion.bundle import Calibration, load_bundle
 from edge_emotion.cues import Thresholds
 from edge_emotion.errors import ConfigError
-from edge_emotion.labels import normalise_label
 from edge_emotion.prompt import Prompt
+from edge_emotion_train.thinker.dialogue import ANSWERS, known_or_same, prompt_of
 
 SPEECH_FILE = "edge_emotion.json"
-# The texts that ddwang2000/EmotionThinker was trained with; its system prompt is that of R1-type models.
-SYSTEM = (
-    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant "
-    "first thinks about the reasoning process in the mind and then provides the user with the answer. The reasoning "
-    "process and answer are enclosed within <think> </think> and <answer> </answer> tags, respectively, i.e., <think> "
-    "reasoning process here </think><answer> answer here </answer>."
-)
-ANSWERS = ("neutral", "happy", "sad", "angry", "contempt or disgust", "confused", "whisper", "surprise", "fear")
-# `<audio>` is plain text to this model, but it was there in training.
-QUESTION = (
-    "<audio>What is the emotion expressed in this audio clip? Please choose one from the following options: "
-    f"{', '.join(ANSWERS)}."
-)
-MAX_THINK_TOKENS = 512
 
 
 @dataclass(frozen=True)
@@ -63,26 +49,9 @@ class Speaker:
     labels: tuple[str, ...]
 
 
-def emotionthinker_prompt() -> Prompt:
-    """Qwen's chat template around EmotionThinker's question.
-
-    Qwen2's splitting reads `>angry` as one word, so the `>` of `<answer>` is scored with the label: it is how the model
-    itself would write it.
-    """
-    return Prompt(
-        before_audio=f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n<|audio_bos|>",
-        after_audio=f"<|audio_eos|>{QUESTION}<|im_end|>\n<|im_start|>assistant\n",
-        answer_open="</think><answer",
-        answer_close="</answer>",
-        stop=("</think>",),
-        max_think_tokens=MAX_THINK_TOKENS,
-        label_texts=tuple(f">{answer}" for answer in ANSWERS),
-    )
-
-
 def emotionthinker_labels() -> tuple[str, ...]:
     """Its answers by our names; `confused` and `whisper` are none of our emotions and keep theirs."""
-    return tuple(_known_or_same(answer) for answer in ANSWERS)
+    return tuple(known_or_same(answer) for answer in ANSWERS)
 
 
 def read_speech(folder: Path) -> Speech:
@@ -93,7 +62,7 @@ def read_speech(folder: Path) -> Speech:
     """
     own = _read_own(folder / SPEECH_FILE)
     try:
-        prompt = Prompt.from_dict(own["prompt"]) if "prompt" in own else emotionthinker_prompt()
+        prompt = Prompt.from_dict(own["prompt"]) if "prompt" in own else prompt_of("emotionthinker", ())
         labels = tuple(map(str, own["labels"])) if "labels" in own else emotionthinker_labels()
         prompt.texts_of(labels)
         thresholds = Thresholds.from_dict(own["thresholds"]) if "thresholds" in own else _population_thresholds()
@@ -105,13 +74,6 @@ def read_speech(folder: Path) -> Speech:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"{folder / SPEECH_FILE}: {error}; its parts are those of a bundle's manifest") from None
     return Speech(labels, prompt, thresholds, calibration, languages, str(own.get("licence") or _licence(folder)))
-
-
-def _known_or_same(answer: str) -> str:
-    try:
-        return normalise_label(answer)
-    except ValueError:
-        return answer
 
 
 def _read_own(path: Path) -> dict[str, Any]:

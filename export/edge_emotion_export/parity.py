@@ -33,6 +33,9 @@ LIMITS: Mapping[str, Mapping[str, Limit]] = {
         "label_agreement": Limit(1.0, at_least=True),
     },
     "int8": {"embeddings_cosine_min": Limit(0.99, at_least=True), "label_agreement": Limit(0.98, at_least=True)},
+    # For TensorRT, against the fp32 encoder that they are made from.
+    "fp16": {"embeddings_cosine_min": Limit(0.999, at_least=True), "label_agreement": Limit(0.98, at_least=True)},
+    "int8-qdq": {"embeddings_cosine_min": Limit(0.99, at_least=True), "label_agreement": Limit(0.98, at_least=True)},
     "tokenizer": {"texts_equal": Limit(1.0, at_least=True)},
     "F32": {
         "logits_max": Limit(1e-4),
@@ -53,6 +56,7 @@ LIMITS: Mapping[str, Mapping[str, Limit]] = {
     "omni.fp32": {"embeddings_relative_max": Limit(1e-4)},
     "omni.fp16": {"embeddings_cosine_min": Limit(0.999, at_least=True)},
     "omni.int8": {"embeddings_cosine_min": Limit(0.99, at_least=True)},
+    "omni.int8-qdq": {"embeddings_cosine_min": Limit(0.99, at_least=True)},
     "omni.F32": {
         "logits_relative_max": Limit(1e-4),
         "text_equal": Limit(1.0, at_least=True),

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edge_emotion.audio import SAMPLE_RATE_HZ
-from edge_emotion.errors import AudioError, BundleError, RuntimeUnavailableError
+from edge_emotion.errors import BundleError, RuntimeUnavailableError
+from edge_emotion_runtimes.encoder_checks import check_finite, check_samples
 from edge_emotion_runtimes.interfaces import EncoderOutput
-from edge_emotion_runtimes.onnx_session import CPU_PROVIDER, library, open_session
+from edge_emotion_runtimes.onnx_metadata import rate_and_labels
+from edge_emotion_runtimes.onnx_session import (
+    CPU_PROVIDER,
+    GPU_PROVIDERS,
+    library,
+    nodes_by_provider,
+    open_session,
+    run_on_device,
+    why_not,
+)
 from edge_emotion_runtimes.processors import usable_cores
 
-_FEWEST_SAMPLES = 400  # one frame of the front end inside the graph
 _OUTPUTS = ("embeddings", "emotion_logits")
 
 
@@ -30,6 +37,8 @@ class OnnxEncoder:
         threads: Threads within an operator; None takes the usable physical cores.
         providers: Execution providers, best first. The processor is always added as the last.
         strict: An asked-for provider that does not run is an error instead of a recorded fallback.
+        provider_options: Options of each provider, as onnxruntime documents them.
+        device: Number of the GPU.
 
     Raises:
         BundleError: The file is missing, damaged, or has other inputs and outputs than the contract.
@@ -42,24 +51,30 @@ class OnnxEncoder:
         threads: int | None = None,
         providers: Sequence[str] = (CPU_PROVIDER,),
         strict: bool = False,
+        provider_options: Mapping[str, Mapping[str, str]] | None = None,
+        device: int = 0,
     ) -> None:
         if threads is not None and threads < 1:
             raise RuntimeUnavailableError(f"threads must be at least 1, given {threads}")
         self.path = Path(path)
         self.threads = threads or usable_cores()
+        self.device = device
         self._version: str = library().__version__
-        self._session: Any = open_session(self.path, self.threads, providers)
+        options = {name: {"device_id": str(device), **(provider_options or {}).get(name, {})} for name in GPU_PROVIDERS}
+        self._session: Any = open_session(self.path, self.threads, providers, provider_options=options)
         outputs = _check_signature(self._session, self.path)
         # Only the session knows: the package lists providers that this machine cannot run.
         self.providers = tuple(self._session.get_providers())
+        self.nodes = nodes_by_provider(self._session)
         self.fallbacks = tuple(
-            f"encoder: {provider} was asked for and does not run here; {self.providers[0]} does"
+            f"encoder: {provider} was asked for and does not run here ({reason}); {self.providers[0]} does"
             for provider in providers
-            if provider not in self.providers
+            if (reason := self._absence(provider))
         )
         if strict and self.fallbacks:
             raise RuntimeUnavailableError("; ".join(self.fallbacks) + ". Install its driver, or load without strict")
-        self.sample_rate_hz, self.labels = _read_metadata(self._session, self.path)
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.sample_rate_hz, self.labels = rate_and_labels(metadata, self.path)
         self.embedding_dim = _fixed(outputs["embeddings"].shape[-1])
         self._outputs = [name for name in _OUTPUTS if name in outputs]
         logits = outputs.get("emotion_logits")
@@ -69,6 +84,13 @@ class OnnxEncoder:
             raise BundleError(
                 f"{path}: {logits.shape[-1]} emotion logits for {len(self.labels)} labels; export it again"
             )
+
+    def _absence(self, provider: str) -> str:
+        """Why a provider computes nothing here; empty if it does."""
+        if provider not in self.providers:
+            return why_not(provider)
+        idle = provider != CPU_PROVIDER and self.nodes and not self.nodes.get(provider)
+        return f"it takes none of the {sum(self.nodes.values())} nodes" if idle else ""
 
     def __enter__(self) -> OnnxEncoder:
         return self
@@ -93,22 +115,16 @@ class OnnxEncoder:
         session = self._session
         if session is None:
             raise RuntimeUnavailableError(f"the encoder {self.path.name} is closed; load it again")
-        if not isinstance(samples, np.ndarray) or samples.dtype != np.float32 or samples.ndim != 1:
-            given = f"{samples.dtype} {samples.shape}" if isinstance(samples, np.ndarray) else type(samples).__name__
-            raise AudioError(f"the encoder needs float32 samples of shape (n,), given {given}; use from_samples")
-        if len(samples) < _FEWEST_SAMPLES:
-            raise AudioError(f"{len(samples)} samples are too few; the encoder needs at least {_FEWEST_SAMPLES}")
-        if not np.isfinite(samples).all():
-            raise AudioError("samples hold NaN or infinity; use from_samples, which replaces them")
+        check_samples(samples)
         try:
-            embeddings, *logits = session.run(self._outputs, {"waveform": samples[None]})
+            inputs = {"waveform": samples[None]}
+            if self.providers[0] in GPU_PROVIDERS:
+                embeddings, *logits = run_on_device(session, self._outputs, inputs, "cuda", self.device)
+            else:
+                embeddings, *logits = session.run(self._outputs, inputs)
         except Exception as error:  # onnxruntime's exceptions share no public base class
             raise RuntimeUnavailableError(f"{self.path.name} failed on {len(samples)} samples: {error}") from error
-        if not all(np.isfinite(output).all() for output in (embeddings, *logits)):
-            raise RuntimeUnavailableError(
-                f"{self.path.name} computed NaN or infinity on {self.providers[0]}; run `edge-emotion verify`, "
-                "and choose another precision or provider"
-            )
+        check_finite(self.path.name, self.providers[0], embeddings, *logits)
         return EncoderOutput(embeddings[0], logits[0][0] if logits else None)
 
     def describe(self) -> dict[str, Any]:
@@ -117,6 +133,7 @@ class OnnxEncoder:
             "runtime": "onnxruntime",
             "version": self._version,
             "providers": list(self.providers),
+            "nodes": dict(self.nodes) or None,
             "fallbacks": list(self.fallbacks),
             "file": self.path.name,
             "threads": self.threads,
@@ -137,18 +154,6 @@ def _check_signature(session: Any, path: Path) -> dict[str, Any]:
     if wrong or "embeddings" not in outputs:
         raise BundleError(f"{path}: outputs {sorted(outputs)}; {', '.join(wrong) or 'embeddings'} must be float32")
     return outputs
-
-
-def _read_metadata(session: Any, path: Path) -> tuple[int, tuple[str, ...]]:
-    """Sample rate and labels, where the exporter wrote them into the file."""
-    metadata = session.get_modelmeta().custom_metadata_map
-    try:
-        labels = json.loads(metadata.get("labels", "[]"))
-        return int(metadata.get("sample_rate", SAMPLE_RATE_HZ)), tuple(map(str, labels))
-    except (ValueError, TypeError) as error:
-        raise BundleError(
-            f"{path}: metadata sample_rate or labels cannot be read ({error}); export it again"
-        ) from error
 
 
 def _fixed(dimension: int | str | None) -> int | None:

@@ -12,17 +12,15 @@ from edge_emotion.bundle import Bundle, load_bundle, verify_files
 from edge_emotion.errors import BundleError, RuntimeUnavailableError
 from edge_emotion.manifest import LLM_RUNTIMES, LlmVariant
 from edge_emotion_runtimes.analyzer import Analyzer
+from edge_emotion_runtimes.encoders import DEVICES, OpenedEncoder, open_encoder
 from edge_emotion_runtimes.interfaces import AudioEncoder, LanguageModel
 from edge_emotion_runtimes.language_models import is_installed, open_variant
-from edge_emotion_runtimes.onnx_encoder import OnnxEncoder
-from edge_emotion_runtimes.onnx_session import CPU_PROVIDER
 
 LOGGER = logging.getLogger("edge_emotion.selection")
 
-_PROVIDERS = {"cpu": CPU_PROVIDER, "cuda": "CUDAExecutionProvider"}
 _NO_LLM = "none"
 # Decoding is bound by memory, so smaller weights are faster; the bundle's receipts say what they cost in accuracy.
-_BEST_ON_CPU = {"encoder": "int8", "onnxruntime": "int8", "llama.cpp": "Q8_0"}
+_BEST_ON_CPU = {"onnxruntime": "int8", "llama.cpp": "Q8_0"}
 # What benchmarks/llm_runtimes.py measures: for nano (1 MB) onnxruntime is the faster; at 135 million parameters (140
 # MB) it reads a prompt in half the time but writes more slowly than llama.cpp, and an explanation is mostly writing.
 _ONNX_FASTER_BELOW_BYTES = 64 * 2**20
@@ -46,43 +44,48 @@ def load(
     llm: str = "auto",
     device: str = "auto",
     strict: bool = False,
+    self_check: bool = False,
     base: str | os.PathLike[str] | None = None,
 ) -> Analyzer:
     """Open a bundle and what runs it. What was chosen, why, and every fallback is in the `runtime` of each result.
 
     Args:
         bundle: Name of a built-in bundle, or a bundle's folder.
-        encoder: Precision of the audio encoder as the bundle names it, or `auto`.
+        encoder: Precision of the audio encoder as the bundle names it, its runtime (`onnxruntime`, `tensorrt`,
+            `onnxruntime-tensorrt`), both as `tensorrt/fp16`, or `auto`.
         llm: Runtime of the language model (`onnxruntime`, `llama.cpp`), or its quantisation as the bundle names it,
             `auto`, or `none` for the encoder's head alone.
-        device: `cpu`, `cuda`, or `auto`.
+        device: `cpu`, `cuda`, or `auto`, which on a machine with a GPU measures both and takes the faster.
         strict: Anything but what was asked for is an error instead of a recorded fallback.
+        self_check: Replay the bundle's golden clips first, and refuse a device that computes something else.
         base: File or folder of the base language model of a bundle that holds adapters; None looks where it is
             usually found.
 
     Raises:
-        BundleError: The bundle is missing, changed or too new, or has no such variant; or its base model is missing.
-        RuntimeUnavailableError: A runtime is not installed, or under `strict` the device cannot be used.
+        BundleError: The bundle is missing, changed or too new, or has no such variant; or no golden clips to check by;
+            or its base model is missing.
+        RuntimeUnavailableError: A runtime is not installed, under `strict` the device cannot be used, or the self-check
+            found a difference.
     """
-    provider, device_reason, fallbacks = _plan_device(device, needs_llm=llm != _NO_LLM)
+    fallbacks = _plan_device(device, needs_llm=llm != _NO_LLM)
     if strict and fallbacks:
         raise RuntimeUnavailableError("; ".join(fallbacks) + "; choose device 'cpu', or load without strict")
     opened = load_bundle(bundle, verify=False)
     manifest = opened.manifest
-    encoder_choice = _choose_encoder(encoder, opened)
     llm_choices = [] if llm == _NO_LLM else _choose_llm(llm, opened)
-    verify_files(opened.path, manifest, opened.files_of(encoder_choice.file))
-    loaded_encoder, (loaded_llm, llm_reason, llm_fallbacks) = _load_both(
-        lambda: OnnxEncoder(opened.path / encoder_choice.file, providers=(provider,), strict=strict),
-        lambda: _open_first(llm_choices, opened, strict, base),
+    on_device, (loaded_llm, llm_reason, llm_fallbacks) = _load_both(
+        lambda: open_encoder(opened, encoder, device, strict), lambda: _open_first(llm_choices, opened, strict, base)
     )
+    loaded_encoder = on_device.encoder
     try:
         _prove(opened, loaded_encoder, loaded_llm)
         selection = {
-            "device": device_reason,
-            "chosen": {"encoder": encoder_choice.reason, "llm": llm_reason},
-            "fallbacks": [*fallbacks, *llm_fallbacks],
+            "device": on_device.device,
+            "chosen": {"encoder": on_device.reason, "llm": llm_reason},
+            "fallbacks": [*fallbacks, *on_device.fallbacks, *llm_fallbacks],
         }
+        if self_check:
+            selection["self_check"] = _check_itself(opened, loaded_encoder, loaded_llm)
         LOGGER.info("running %s: %s", manifest.name, selection)
         return Analyzer(opened, loaded_encoder, loaded_llm, selection)
     except BaseException:
@@ -90,30 +93,24 @@ def load(
         raise
 
 
-def _plan_device(device: str, needs_llm: bool) -> tuple[str, str, list[str]]:
-    """Execution provider of the encoder, the reason, and what cannot be had."""
-    if device == "auto":
-        return CPU_PROVIDER, "cpu: the device that this version runs both parts on", []
-    if device not in _PROVIDERS:
-        raise RuntimeUnavailableError(f"unknown device {device!r}; allowed: auto, {', '.join(_PROVIDERS)}")
-    fallbacks = []
-    if device != "cpu" and needs_llm:
-        fallbacks.append(f"language model: {device} was asked for, this version runs it on the processor only")
-    return _PROVIDERS[device], f"{device}: asked for", fallbacks
+def _check_itself(bundle: Bundle, encoder: AudioEncoder, llm: LanguageModel | None) -> dict[str, float]:
+    """Whether what was loaded computes what the reference did."""
+    from edge_emotion_runtimes import verify
+
+    verify_files(bundle.path, bundle.manifest, [verify.GOLDEN_NAME])
+    precision_of = {variant.file: variant.precision for variant in bundle.manifest.encoder.variants}
+    quantisation_of = {variant.file: variant.quantisation for variant in bundle.manifest.llm.variants}
+    quantisation = quantisation_of[llm.describe()["file"]] if llm else None
+    return verify.self_check(bundle, encoder, llm, precision_of[encoder.describe()["file"]], quantisation)
 
 
-def _choose_encoder(asked: str, bundle: Bundle) -> _Choice:
-    """The variant asked for, or the best for a processor, or the bundle's first."""
-    files = {variant.precision: variant.file for variant in bundle.manifest.encoder.variants}
-    if asked != "auto":
-        if asked not in files:
-            raise _no_such("encoder", asked, files, bundle)
-        return _Choice(files[asked], f"{asked}: asked for")
-    best = _BEST_ON_CPU["encoder"]
-    if best in files:
-        return _Choice(files[best], f"{best}: preferred on a processor among {', '.join(files)}")
-    first = next(iter(files))
-    return _Choice(files[first], f"{first}: the bundle's preferred variant, it has no {best}")
+def _plan_device(device: str, needs_llm: bool) -> list[str]:
+    """What cannot be had of a device."""
+    if device not in DEVICES:
+        raise RuntimeUnavailableError(f"unknown device {device!r}; allowed: {', '.join(DEVICES)}")
+    if device == "cuda" and needs_llm:
+        return [f"language model: {device} was asked for, this version runs it on the processor only"]
+    return []
 
 
 def _choose_llm(asked: str, bundle: Bundle) -> list[_Choice]:
@@ -187,13 +184,13 @@ def _open_first(
 
 
 def _load_both(
-    load_encoder: Callable[[], AudioEncoder], load_llm: Callable[[], _OpenedLlm]
-) -> tuple[AudioEncoder, _OpenedLlm]:
+    load_encoder: Callable[[], OpenedEncoder], load_llm: Callable[[], _OpenedLlm]
+) -> tuple[OpenedEncoder, _OpenedLlm]:
     """Load encoder and language model side by side; if one fails, the other is closed."""
     with ThreadPoolExecutor(2) as pool:
         encoder, llm = pool.submit(load_encoder), pool.submit(load_llm)
     if failure := encoder.exception() or llm.exception():
-        _close(None if encoder.exception() else encoder.result(), None if llm.exception() else llm.result()[0])
+        _close(None if encoder.exception() else encoder.result().encoder, None if llm.exception() else llm.result()[0])
         raise failure
     return encoder.result(), llm.result()
 

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import difflib
 import os
+import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edge_emotion.bundle import Bundle, load_bundle, verify_files
-from edge_emotion.errors import BundleError
+from edge_emotion.errors import BundleError, RuntimeUnavailableError
 from edge_emotion.metrics import softmax
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ def verify_bundle(
     encoder: str = "auto",
     llm: str = "auto",
     base: str | os.PathLike[str] | None = None,
+    open_encoder: Callable[[Path], AudioEncoder] | None = None,
 ) -> Report:
     """Loads both models of a bundle and replays its golden clips.
 
@@ -92,6 +95,7 @@ def verify_bundle(
         encoder: Precision of the encoder; "auto" takes the bundle's preferred one.
         llm: Quantisation of the language model, or a runtime, whose first variant is taken; "auto" takes the bundle's
             preferred one.
+        open_encoder: Opens the encoder's file; by default ONNX Runtime on the processor does.
         base: File or folder of the base language model of a bundle that holds adapters; None looks where it is
             usually found.
 
@@ -101,7 +105,9 @@ def verify_bundle(
         RuntimeUnavailableError: A runtime is not installed here.
     """
     from edge_emotion_runtimes.language_models import open_variant
-    from edge_emotion_runtimes.onnx_encoder import OnnxEncoder
+
+    if open_encoder is None:
+        from edge_emotion_runtimes.onnx_encoder import OnnxEncoder as open_encoder
 
     opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle, verify=False)
     manifest = opened.manifest
@@ -111,18 +117,67 @@ def verify_bundle(
     quantisation = variant.quantisation
     used = [encoder_path.relative_to(opened.path).as_posix(), variant.file]
     verify_files(opened.path, manifest, [*(name for file in used for name in opened.files_of(file)), GOLDEN_NAME])
-    golden = read_golden(opened)
-    of_tap = {name: precision if name in ENCODER_TAPS else quantisation for name in _taps(opened)}
-    tolerances = {name: _tolerance(opened, name, used_variant) for name, used_variant in of_tap.items()}
     with (
-        OnnxEncoder(encoder_path) as audio_encoder,
+        closing(open_encoder(encoder_path)) as audio_encoder,
         closing(open_variant(opened, variant, base=base)) as language_model,
     ):
-        taps = tuple(
-            Tap(clip, name, METRICS[name], difference, tolerances[name])
-            for clip, name, difference in measure_taps(golden, audio_encoder, language_model, manifest.prompt)
-        )
+        taps = replay(opened, audio_encoder, language_model, precision, quantisation)
     return Report(manifest.name, precision, quantisation, taps)
+
+
+def replay(
+    bundle: Bundle, encoder: AudioEncoder, llm: LanguageModel | None, precision: str, quantisation: str | None
+) -> tuple[Tap, ...]:
+    """Compares loaded models with the reference on every golden clip.
+
+    Args:
+        bundle: What they were loaded from.
+        encoder: Its encoder.
+        llm: Its language model; None compares the encoder alone. What it holds is forgotten.
+        precision: The encoder's variant, which has tolerances of its own.
+        quantisation: The language model's variant.
+
+    Raises:
+        BundleError: The bundle has no golden clips or tolerances.
+    """
+    golden = read_golden(bundle)
+    names = [name for name in _taps(bundle) if llm or name in ENCODER_TAPS]
+    variants = {name: precision if name in ENCODER_TAPS else str(quantisation) for name in names}
+    tolerances = {name: _tolerance(bundle, name, variant) for name, variant in variants.items()}
+    return tuple(
+        Tap(clip, name, METRICS[name], difference, tolerances[name])
+        for clip, name, difference in measure_taps(golden, encoder, llm, bundle.manifest.prompt)
+    )
+
+
+def self_check(
+    bundle: Bundle, encoder: AudioEncoder, llm: LanguageModel | None, precision: str, quantisation: str | None
+) -> dict[str, float]:
+    """Replays the golden clips and refuses to go on where this device computes something else.
+
+    Returns:
+        `taps` compared, `seconds` it took, and `worst`: the largest difference as a share of its tolerance.
+
+    Raises:
+        RuntimeUnavailableError: A tap is off; names the half that is wrong.
+        BundleError: The bundle has no golden clips or tolerances.
+    """
+    start = time.perf_counter()
+    taps = replay(bundle, encoder, llm, precision, quantisation)
+    if llm:
+        llm.reset()
+    wrong = [tap for tap in taps if not tap.passed]
+    if wrong:
+        halves = {"encoder" if tap.name in ENCODER_TAPS else "language model" for tap in wrong}
+        first = wrong[0]
+        raise RuntimeUnavailableError(
+            f"self-check: this device computes something else than the reference: {len(wrong)} of {len(taps)} taps of "
+            f"the {' and the '.join(sorted(halves))} are off, the first is {first.name} of clip {first.clip} "
+            f"({first.metric} {first.difference:.2e}, at most {first.tolerance:.2e}). Choose another variant, runtime "
+            "or device; `edge-emotion verify --report FILE` tells which are right here"
+        )
+    worst = max((tap.difference / tap.tolerance for tap in taps if tap.tolerance), default=0.0)
+    return {"taps": len(taps), "seconds": round(time.perf_counter() - start, 3), "worst": round(worst, 4)}
 
 
 def read_golden(bundle: Bundle) -> dict[str, np.ndarray]:
@@ -147,7 +202,7 @@ def read_golden(bundle: Bundle) -> dict[str, np.ndarray]:
 
 
 def measure_taps(
-    golden: Mapping[str, np.ndarray], encoder: AudioEncoder, llm: LanguageModel, prompt: Prompt
+    golden: Mapping[str, np.ndarray], encoder: AudioEncoder, llm: LanguageModel | None, prompt: Prompt
 ) -> Iterator[tuple[int, str, float]]:
     """How far the models are from the reference: clip, tap and difference (see `METRICS`), one after the other."""
     longest = int(golden.get("max_think_tokens", prompt.max_think_tokens))
@@ -159,6 +214,8 @@ def measure_taps(
         if "emotion_logits" in reference:
             given = output.emotion_logits if output.emotion_logits is not None else np.empty(0)
             yield clip, "emotion_logits", probability_change(given, reference["emotion_logits"])
+        if llm is None:
+            continue
         first_logits, text = think(llm, prompt, reference["embeddings"].astype(np.float32))
         yield clip, "first_logits", divergence(reference["first_logits"], first_logits)
         yield clip, "text", word_difference(text, str(reference["text"]))

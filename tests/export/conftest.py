@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,6 @@ from edge_emotion.cues import Thresholds
 from edge_emotion.prompt import Prompt
 from edge_emotion_train.checkpoint import Checkpoint, TowerSizes, build_tower, save_checkpoint
 from edge_emotion_train.model import build_language_model
-
-sys.path.insert(0, str(Path(__file__).parent))  # for tiny_omni
 
 TAGS = ("<|audio|>", "<|/audio|>", "<think>", "</think>", "<answer>", "</answer>", "<|end|>")
 QWEN2_SPLIT = (

@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_omni import build_thinker, published_state, save_published, save_shards, train_tokenizer
 
 from edge_emotion.errors import ConfigError, ExportError
 from edge_emotion_export import omni_quantise
 from edge_emotion_export.gguf_llm import check_tokenizer
 from edge_emotion_export.omni_checkpoint import canonical_name, is_omni_checkpoint, open_omni
 from edge_emotion_export.omni_gguf import read_types, write_gguf
-from edge_emotion_export.omni_prompt import emotionthinker_labels, emotionthinker_prompt, read_speech
+from edge_emotion_export.omni_prompt import emotionthinker_labels, read_speech
 from edge_emotion_runtimes.llama_cpp_model import LlamaCppModel
+from edge_emotion_train.thinker.dialogue import prompt_of
+from tests.thinker.tiny_omni import build_thinker, published_state, save_published, save_shards, train_tokenizer
 
 SHARD = "model-00002-of-00004.safetensors"
 
@@ -301,7 +302,7 @@ def test_tied_output_is_written_once(omni: SimpleNamespace, tmp_path: Path) -> N
 
 
 def test_prompt_of_emotionthinker_is_qwens_template_and_labels_are_ours(omni: SimpleNamespace) -> None:
-    prompt, labels = emotionthinker_prompt(), emotionthinker_labels()
+    prompt, labels = prompt_of("emotionthinker", ()), emotionthinker_labels()
     assert labels == ("neutral", "happiness", "sadness", "anger", "disgust", "confused", "whisper", "surprise", "fear")
     assert prompt.texts_of(labels)[4] == ">contempt or disgust"
     text = prompt.before_audio + "<|AUDIO|>" + prompt.after_audio

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_omni import build_thinker, save_published, train_tokenizer
 from transformers import WhisperFeatureExtractor
 
 import edge_emotion
@@ -28,6 +27,7 @@ from edge_emotion_export.omni_reference import AudioReference, run_reference
 from edge_emotion_runtimes.llama_cpp_model import LlamaCppModel
 from edge_emotion_runtimes.onnx_encoder import OnnxEncoder
 from edge_emotion_runtimes.verify import verify_bundle
+from tests.thinker.tiny_omni import build_thinker, save_published, train_tokenizer
 
 DATA = Path(__file__).parents[1] / "data"
 # The last three have an odd number of frames, or end within one: only then does the padding reach the last position.

@@ -334,10 +334,11 @@ def test_impossible_settings_are_all_named(make_config: MakeConfig, changes: dic
     assert "temperature: must be above 0" in str(caught.value)
 
 
-def test_ablations_change_only_what_they_name(make_config: MakeConfig) -> None:
-    plain = dataclasses.asdict(make_config())
+def test_ablations_change_only_what_they_name(make_config: MakeConfig, tmp_path: Path) -> None:
+    (tmp_path / "reward.json").touch()
+    plain = dataclasses.asdict(make_config(reward_model=tmp_path))
     for name, changes in ABLATIONS.items():
-        found = dataclasses.asdict(make_config(ablation=name).effective())
+        found = dataclasses.asdict(make_config(ablation=name, reward_model=tmp_path).effective())
         assert {key: value for key, value in found.items() if value != plain[key]}.items() <= dict(changes).items()
         assert {key: found[key] for key in changes} == dict(changes)
 

@@ -304,10 +304,33 @@ def _onnx_llm(request: pytest.FixtureRequest, **options: Any) -> Any:
     return OnnxLanguageModel(request.getfixturevalue("onnx_llm_path"), threads=1, **options)
 
 
-def _onnx(path: Path) -> Any:
+def _onnx(request: pytest.FixtureRequest, path: Path) -> Any:
     from edge_emotion_runtimes.onnx_encoder import OnnxEncoder
 
     return OnnxEncoder(path, threads=1)
+
+
+def _tensorrt(request: pytest.FixtureRequest, path: Path) -> Any:
+    from edge_emotion_runtimes.engine_cache import EngineCache
+    from edge_emotion_runtimes.tensorrt_encoder import TensorrtEncoder
+
+    request.getfixturevalue("gpu")
+    return TensorrtEncoder(path, min_samples=1600, cache=EngineCache(request.getfixturevalue("tmp_path") / "engines"))
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A GPU that exists only in memory, with TensorRT and CUDA for it."""
+    from edge_emotion_runtimes import cuda_api, tensorrt_api
+
+    from .fake_gpu import Gpu, install
+
+    made = Gpu()
+    install(monkeypatch, made)
+    yield made
+    monkeypatch.undo()
+    cuda_api.library.cache_clear()
+    tensorrt_api.library.cache_clear()
 
 
 @pytest.fixture(params=[pytest.param(_llama_cpp, id="llama.cpp"), pytest.param(_onnx_llm, id="onnxruntime")])
@@ -329,9 +352,9 @@ def language_model(make_language_model: Callable[..., Any]) -> Any:
     return make_language_model()
 
 
-@pytest.fixture(params=[pytest.param(_onnx, id="onnxruntime")])
+@pytest.fixture(params=[pytest.param(_onnx, id="onnxruntime"), pytest.param(_tensorrt, id="tensorrt")])
 def encoder(request: pytest.FixtureRequest, onnx_path: Path) -> Iterator[Any]:
     """Every audio-encoder runtime, over the same weights."""
-    made = request.param(onnx_path)
+    made = request.param(request, onnx_path)
     yield made
     made.close()

@@ -11,6 +11,7 @@ import pytest
 
 from edge_emotion.errors import AudioError, BundleError, RuntimeUnavailableError
 from edge_emotion_runtimes.onnx_encoder import CPU_PROVIDER, OnnxEncoder
+from edge_emotion_runtimes.onnx_session import library
 
 
 def edited(source: Path, target: Path, edit) -> Path:
@@ -84,7 +85,8 @@ def test_a_provider_that_does_not_run_is_a_recorded_fallback(onnx_path):
     with OnnxEncoder(onnx_path, threads=1, providers=("NoSuchProvider", CPU_PROVIDER)) as encoder:
         assert encoder.providers == (CPU_PROVIDER,)
         assert encoder.fallbacks == (
-            "encoder: NoSuchProvider was asked for and does not run here; CPUExecutionProvider does",
+            "encoder: NoSuchProvider was asked for and does not run here (this onnxruntime was built without it; "
+            f"it has: {', '.join(library().get_available_providers())}); CPUExecutionProvider does",
         )
         assert encoder.encode(np.zeros(1600, np.float32)).embeddings.shape[0] == 1
 

@@ -70,7 +70,7 @@ def test_a_bundle_without_the_favourite_gives_its_own(copy):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"encoder": "int4"}, "has no encoder 'int4'; it has: fp32, int8, or give auto"),
+        ({"encoder": "int4"}, "has no encoder 'int4'; it has: fp32, int8, onnxruntime, tensorrt, .*or give auto"),
         ({"llm": "Q2_K"}, "has no llm 'Q2_K'; it has: Q8_0, llama.cpp, none, or give auto"),
         ({"llm": "onnxruntime"}, "no language model for onnxruntime, only for llama.cpp"),
     ],

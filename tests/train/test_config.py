@@ -116,3 +116,36 @@ def test_a_choice_needs_two(tmp_path: Path, name: str) -> None:
     one = ("anger",) if name == "labels" else ("pitch",)
     with pytest.raises(ConfigError, match=f"{name}: needs at least two"):
         SftConfig(tmp_path, tmp_path, **{name: one})  # type: ignore[arg-type]
+
+
+def test_everything_that_is_wrong_is_named_at_once(tmp_path: Path, inputs: list[str]) -> None:
+    path = write(
+        tmp_path,
+        "stepps: 7\nsteps: many\nfolds: 1\nbatch_size: [3]\nprosody_tasks: {pitch: 1, speed_level: -1}\n"
+        "text_share: 0.6\ntranscript_share: 0.4\nresume: true\nforce: true\nstart: /nowhere\n",
+    )
+    with pytest.raises(ConfigError) as caught:
+        read_config(path, inputs[:2])
+    message = str(caught.value)
+    for problem in (
+        "unknown key 'stepps'; did you mean 'steps'?",
+        "steps: ",
+        "batch_size: ",
+        "encoder_weights: must be given, in the file or as --encoder-weights",
+        "folds: must be at least 2, given 1",
+        "prosody_tasks: unknown task 'pitch'; known: pitch_level",
+        "prosody_tasks: speed_level must be at least 0, given -1",
+        "text_share, transcript_share: together 1 or more",
+        "start: no folder /nowhere",
+        "resume, force: cannot both be set",
+        "known keys: data, encoder_weights",
+    ):
+        assert problem in message
+
+
+def test_tasks_are_chosen_with_their_weights(tmp_path: Path, inputs: list[str]) -> None:
+    path = write(tmp_path, "prosody_steps: 5\nprosody_tasks: {pitch_level: 2, order_speed: 0.5}\n")
+    assert read_config(path, inputs).prosody_tasks == {"pitch_level": 2.0, "order_speed": 0.5}
+    path = write(tmp_path, "prosody_steps: 5\nprosody_tasks: {pitch_level: 0}\n")
+    with pytest.raises(ConfigError, match="prosody_steps need a task with a weight above 0"):
+        read_config(path, inputs)

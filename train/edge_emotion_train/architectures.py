@@ -42,7 +42,6 @@ def published_thinker(size: str) -> Model:
         text_config={**widths, "tie_word_embeddings": False},
         audio_config={"output_dim": widths["hidden_size"]},
         vision_config={"hidden_size": 1280, "intermediate_size": 3420, "out_hidden_size": widths["hidden_size"]},
-        vision_start_token_id=151652,
     )
     return thinker_sizes(config, f"Qwen2.5-Omni-{size.upper()}")
 
@@ -67,7 +66,8 @@ def thinker_sizes(config: Qwen2_5OmniThinkerConfig, name: str) -> Model:
     """Sizes of any thinker."""
     with torch.device("meta"):
         thinker = Thinker(config)
-    audio = config.audio_config
+    audio: Any = config.audio_config
+    text: Any = config.text_config
     tower = Tower(
         dim=audio.d_model,
         layers=audio.encoder_layers,
@@ -76,7 +76,7 @@ def thinker_sizes(config: Qwen2_5OmniThinkerConfig, name: str) -> Model:
         mel_bands=audio.num_mel_bins,
         parameters=count(thinker.model.audio_tower),
     )
-    decoder = decoder_sizes(config.text_config, thinker.model.language_model, thinker.lm_head)
+    decoder = decoder_sizes(text, thinker.model.language_model, thinker.lm_head)
     return Model(name, decoder, tower, unused=count(thinker.model.visual))
 
 
@@ -94,7 +94,7 @@ def nano_sizes(dim: int, layers: int, vocabulary: int, encoder_layers: int, cues
 def decoder_sizes(config: PretrainedConfig, backbone: nn.Module, head: nn.Module) -> Decoder:
     """Sizes of a causal language model; a head that is tied to the embeddings counts once."""
     sizes: Any = config
-    tied = bool(sizes.tie_word_embeddings)
+    tied = head.weight is backbone.get_input_embeddings().weight  # pyright: ignore[reportCallIssue]
     return Decoder(
         dim=sizes.hidden_size,
         layers=sizes.num_hidden_layers,

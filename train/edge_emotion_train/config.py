@@ -6,8 +6,8 @@ An unknown key, a wrong type or an impossible value is a `ConfigError` before an
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -24,11 +24,14 @@ PRESETS = ("nano", "small", "omni")
 # Least value of each number. A byte-level vocabulary holds 256 bytes and 7 tags.
 _AT_LEAST_ONE = (
     "encoder_layers", "evidence_tokens", "language_model_layers", "texts_per_row", "most_cues", "steps", "batch_size",
-    "fold_steps", "processes", "lora_rank",
+    "fold_steps", "processes", "save_every", "lora_rank",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "seed", "emodb_variants", "emogator_clips", "synthetic_clips", "synthetic_variants", "fewest_cues", "cue_penalty",
-    "emotion_penalty", "learning_rate", "save_steps",
+    "emotion_penalty", "learning_rate", "prosody_steps", "prosody_triples", "prosody_learning_rate",
+)  # fmt: skip
+PROSODY_TASKS = (
+    "pitch_level", "energy_level", "speed_level", "intonation", "order_pitch", "order_energy", "order_speed",
 )  # fmt: skip
 _LEAST = dict.fromkeys(_AT_LEAST_ONE, 1) | dict.fromkeys(_NOT_NEGATIVE, 0) | {"vocabulary": 263, "folds": 2}
 
@@ -48,8 +51,8 @@ class SftConfig:
         labels: Emotions the model can answer, in the order of its logits.
         cues: Cues it may speak of.
         test_speakers: Speakers that no training step, threshold or choice ever sees.
-        validation_speakers: Speakers that no training step sees either; the temperature of the answers is set on them,
-            where trainings are too long for the folds of `train eval`.
+        validation_speakers: Speakers that `train prosody` leaves out and follows each task's accuracy on; with preset
+            `small` `train sft` leaves them out too and sets the temperature of the answers on them.
         emodb_variants: Augmented variants of each EmoDB clip.
         emogator_clips: Vocal bursts that teach cues and microphones, not emotions of speech.
         synthetic_clips: Synthetic utterances with controlled prosody.
@@ -72,15 +75,25 @@ class SftConfig:
         text_corpora: Corpora whose clips the language model learns to explain; all teach the evidence heads.
         frames_dropped: Share of samples whose audio tokens are withheld.
         evidence_dropped: Share of samples whose evidence tokens are withheld.
-        steps: Optimiser steps.
+        prosody_steps: Optimiser steps of the prosody tasks, which come before the reasoning; 0 leaves them out.
+        prosody_tasks: How often each task is drawn, in any unit; a task that is not named is left out.
+        prosody_triples: Of how many recordings per EmoDB clip triples are made: the first its own, others variants.
+        prosody_learning_rate: Peak of their own cosine schedule.
+        start: Checkpoint of `train prosody` to start from, in place of the prosody tasks.
+        text_share: Share of reasoning samples without any audio, from whose text alone the answer must follow; the
+            paper mixes in 20 % of text alone.
+        transcript_share: Share of samples that ask what is said; the paper mixes in 20 % of speech recognition.
+        steps: Optimiser steps of the reasoning.
         batch_size: Clips per step.
         learning_rate: Peak of the cosine schedule.
-        save_steps: Steps between saved states from which an interrupted training goes on; 0 saves none.
         max_duration_s: Longer clips are left out of training batches.
         calibration: Result file: `train eval` writes it, `train calibrate` sets the temperature of the answers from it.
         folds: Folds of `train eval`.
         fold_steps: Optimiser steps of each fold of `train eval`.
         processes: Worker processes for features.
+        save_every: Steps between the checkpoints from which an interrupted stage goes on.
+        resume: Go on from the last complete one in `output`.
+        force: Start anew although `output` holds a run.
     """
 
     data: Path
@@ -115,15 +128,24 @@ class SftConfig:
     text_corpora: tuple[str, ...] = ("emodb", "emogator", "synthetic")
     frames_dropped: float = 0.5
     evidence_dropped: float = 0.2
+    prosody_steps: int = 0
+    prosody_tasks: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PROSODY_TASKS, 1.0))
+    prosody_triples: int = 1
+    prosody_learning_rate: float = 1.5e-3
+    start: Path | None = None
+    text_share: float = 0.0
+    transcript_share: float = 0.0
     steps: int = 1000
     batch_size: int = 32
     learning_rate: float = 1.5e-3
-    save_steps: int = 0
     max_duration_s: float = 8.0
     calibration: Path | None = None
     folds: int = 5
     fold_steps: int = 500
     processes: int = 2
+    save_every: int = 100
+    resume: bool = False
+    force: bool = False
 
     def __post_init__(self) -> None:
         problems = [
@@ -133,6 +155,11 @@ class SftConfig:
                 f"language_model: {self.language_model} is given, but preset {self.preset} trains its own"
                 for _ in [0]
                 if self.language_model and self.preset != "small"
+            ),
+            *(
+                "preset: small is trained on reasoning alone, from a published model: no prosody_steps, no start"
+                for _ in [0]
+                if self.preset == "small" and (self.prosody_steps or self.start)
             ),
             *(f"preset: {self.preset!r} is neither nano nor small" for _ in [0] if self.preset not in PRESETS[:2]),
             *(f"labels: unknown emotion {label!r}" for label in self.labels if label not in EMOTIONS),
@@ -156,7 +183,7 @@ class SftConfig:
             *(f"{name}: needs at least two" for name in ("labels", "cues") if len(getattr(self, name)) < 2),
             *(
                 f"{name}: must be in 0..1"
-                for name in ("confidence", "frames_dropped", "evidence_dropped")
+                for name in ("confidence", "frames_dropped", "evidence_dropped", "text_share", "transcript_share")
                 if not 0 <= getattr(self, name) <= 1
             ),
             *(
@@ -164,6 +191,28 @@ class SftConfig:
                 for _ in [0]
                 if self.frames_dropped + self.evidence_dropped > 1
             ),
+            *(
+                "text_share, transcript_share: together 1 or more would leave no reasoning"
+                for _ in [0]
+                if self.text_share + self.transcript_share >= 1
+            ),
+            *(
+                f"prosody_tasks: unknown task {task!r}; known: {', '.join(PROSODY_TASKS)}"
+                for task in self.prosody_tasks
+                if task not in PROSODY_TASKS
+            ),
+            *(
+                f"prosody_tasks: {task} must be at least 0, given {weight}"
+                for task, weight in self.prosody_tasks.items()
+                if weight < 0
+            ),
+            *(
+                "prosody_tasks: prosody_steps need a task with a weight above 0"
+                for _ in [0]
+                if self.prosody_steps > 0 and not any(weight > 0 for weight in self.prosody_tasks.values())
+            ),
+            *(f"start: no folder {self.start}" for _ in [0] if self.start is not None and not self.start.is_dir()),
+            *("resume, force: cannot both be set" for _ in [0] if self.resume and self.force),
             *(
                 f"{name}: must be at least {least}, given {getattr(self, name)}"
                 for name, least in _LEAST.items()
@@ -200,11 +249,45 @@ def read_config_of(kind: type[Config], path: Path, overrides: Sequence[str] = ()
     """Reads a YAML file of a configuration dataclass, then overrides such as `--steps 100`.
 
     Raises:
-        ConfigError: The file is missing, or holds unknown keys or wrong types; every unknown key is named.
+        ConfigError: The file is missing, or something in it or in the overrides is unknown, of a wrong type, impossible
+            or not given; all that is wrong is named at once.
     """
-    _check_keys(path, [field.name for field in fields(kind)])  # type: ignore[arg-type]
+    given = {str(key): value for key, value in _read_keys(path).items()}
+    entries = {entry.name: entry for entry in fields(kind)}  # type: ignore[arg-type]
+    unknown = [key for key in given if key not in entries]
+    problems = [_unknown_key(key, list(entries)) for key in unknown]
+    usable = {key: value for key, value in given.items() if key in entries}
+    for name, entry in entries.items():
+        option = "--" + name.replace("_", "-")
+        required = entry.default is MISSING and entry.default_factory is MISSING
+        if required and name not in usable and not any(o.split("=")[0] in (option, f"--{name}") for o in overrides):
+            problems.append(f"{name}: must be given, in the file or as {option}")
+            usable[name] = "."  # stands in, so that what else is wrong is seen too
+    found: Config | None = None
+    for _ in range(len(entries) + 1):  # each time round, one value of a wrong type is set aside
+        try:
+            found = _build(kind, usable, path, overrides)
+        except ConfigError as error:
+            problems += [line.strip() for line in str(error).splitlines()[1:]]
+        except cyclopts.CoercionError as error:
+            name = error.argument.name.lstrip("-").partition(".")[0].replace("-", "_") if error.argument else ""
+            problems.append(f"{name}: {error}")
+            if name in usable:
+                del usable[name]
+                continue
+        except cyclopts.CycloptsError as error:
+            problems.append(str(error))
+        break
+    if found is None or problems:
+        known = f"\nknown keys: {', '.join(entries)}" if unknown else ""
+        raise ConfigError(f"{path} cannot be used:\n" + "\n".join(f"  {line}" for line in problems) + known)
+    return found
+
+
+def _build(kind: type[Config], given: Mapping[str, Any], path: Path, overrides: Sequence[str]) -> Config:
     app = cyclopts.App(
-        config=cyclopts.config.Yaml(path, must_exist=True, use_commands_as_keys=False), result_action="return_value"
+        config=cyclopts.config.Dict(dict(given), source=str(path), use_commands_as_keys=False),
+        result_action="return_value",
     )
     found: list[Config] = []
 
@@ -214,13 +297,12 @@ def read_config_of(kind: type[Config], path: Path, overrides: Sequence[str] = ()
     # cyclopts reads the type at run time, where the annotation of a generic says nothing.
     collect.__annotations__["config"] = Annotated[kind, cyclopts.Parameter(name="*")]
     app.default(collect)
-
     try:
         app(list(overrides), exit_on_error=False, print_error=False)
     except cyclopts.CycloptsError as error:
         if isinstance(error.__cause__, ConfigError):
             raise error.__cause__ from error
-        raise ConfigError(f"{path}: {error}") from error
+        raise
     return found[0]
 
 
@@ -236,11 +318,6 @@ def _read_keys(path: Path) -> dict[Any, Any]:
     return given
 
 
-def _check_keys(path: Path, known: Sequence[str]) -> None:
-    problems = []
-    for key in _read_keys(path):
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            problems.append(f"  unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    if problems:
-        raise ConfigError(f"{path}:\n" + "\n".join(problems) + f"\nknown keys: {', '.join(known)}")
+def _unknown_key(key: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else "")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -164,7 +165,7 @@ def extract_features(
     Raises:
         CorpusError: More than 2 % of the clips gave nothing.
     """
-    folder = cache / f"features-{_inputs_hash(tasks, weights, layers)}"
+    folder = cache / f"features-{inputs_hash(tasks, weights, layers)}"
     if (folder / "rows.jsonl").is_file():
         return load_features(folder)
     rows: list[FeatureRow] = []
@@ -172,7 +173,9 @@ def extract_features(
     statistics: list[np.ndarray] = []
     failures: list[str] = []
     for results, failure in _run(tasks, weights, layers, processes):
-        failures.extend([failure] if failure else [])
+        if failure:
+            failures.append(failure)
+            tqdm.write(f"{failure}; it is left out", file=sys.stderr)
         for row, row_frames, row_statistics in results:
             rows.append(row)
             frames.append(row_frames)
@@ -192,7 +195,8 @@ def _run(
         yield from tqdm(pool.map(_process_clip, tasks, chunksize=8), total=len(tasks), desc="features", unit="clip")
 
 
-def _inputs_hash(tasks: Sequence[tuple[Clip, int]], weights: Path, layers: int) -> str:
+def inputs_hash(tasks: Sequence[tuple[Clip, int]], weights: Path, layers: int) -> str:
+    """Short hash of everything that cached features are made of: recordings, variants, encoder."""
     digest = hashlib.sha256(f"{CACHE_VERSION} {layers} {weights_hash(weights)}".encode())
     for clip, variants in tasks:
         digest.update(f"{clip.clip_id} {clip.emotion} {clip.speaker} {variants}\n".encode())

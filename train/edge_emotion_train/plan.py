@@ -190,6 +190,9 @@ def _plan(
     peak_tflops: float = 989.0,
     mfu: float = 0.35,
     decode_steps_per_s: float = 20.0,
+    stage: str | None = None,
+    size: str | None = None,
+    examples: int | None = None,
     show_json: bool = False,
 ) -> None:
     if gpus < 0:
@@ -202,7 +205,8 @@ def _plan(
     known = {name: value for name, value in lengths.items() if value is not None}
     if any(value <= 0 for value in known.values()):
         raise ConfigError("--audio-s, --prompt-tokens and --reply-tokens must be above 0")
-    jobs = [replace(job, **known) for job in jobs_of(config_path, overrides, on_gpu=gpus > 0)]
+    found = jobs_of(config_path, overrides, on_gpu=gpus > 0, stage=stage, size=size, examples=examples)
+    jobs = [replace(job, **known) for job in found]
     plans = [plan_stage(job, gpus, memory, speed) for job in jobs]
     if show_json:
         sys.stdout.write(json.dumps(to_dict(plans, gpus, memory, speed)) + "\n")

@@ -5,19 +5,20 @@ Used alike for the shipped model and for every evaluation fold, so that what is 
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
+from transformers import TrainerCallback
 
 from edge_emotion.cues import CUE_BY_NAME, Thresholds, level_of
 from edge_emotion.prompt import Prompt
 
+from .checkpoint import Checkpoint
 from .config import SftConfig
 from .evidence import (
     EvidenceFit,
@@ -32,9 +33,23 @@ from .features import FeatureRow, FeatureSet
 from .generate import Generated, generate
 from .model import AudioProjector, EvidenceProjector, build_language_model
 from .pretrained import begin_in_words, build_adapted_model, chatml_prompt
+from .processes import processes
+from .prosody_tasks import TRANSCRIPT_QUESTION, prosody_examples, prosody_items, prosody_texts, transcript_examples
 from .reasoning import CueEmotionTable
-from .sft import AudioInputs, Collator, ExplanationDataset, SpeechLanguageModel, pad_frames, train_language_model
+from .sft import (
+    AudioInputs,
+    Collator,
+    DrawnExamples,
+    Example,
+    SpeechLanguageModel,
+    explanation_examples,
+    frames_of,
+    pad_frames,
+    text_examples,
+    train_language_model,
+)
 from .tokenizer import train_tokenizer
+from .training_data import load_triples_and_shapes, transcripts
 
 
 @dataclass(frozen=True)
@@ -48,7 +63,7 @@ class TrainedModel:
     evidence: EvidenceFit
     held_out_emotion_logits: np.ndarray
     held_out_emotions: list[str]
-    history: list[dict[str, float]]
+    history: list[dict[str, Any]]
 
 
 def measured_levels(row: FeatureRow, thresholds: Thresholds) -> dict[str, str]:
@@ -61,16 +76,28 @@ def measured_levels(row: FeatureRow, thresholds: Thresholds) -> dict[str, str]:
 
 
 def train_model(
-    features: FeatureSet, config: SftConfig, steps: int, output: Path, seed: int | None = None
+    features: FeatureSet,
+    config: SftConfig,
+    steps: int,
+    output: Path,
+    seed: int | None = None,
+    start: Checkpoint | None = None,
+    save_every: int = 0,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainedModel:
     """Trains on every row of `features`; the caller has left the held-out speakers out.
+
+    First `config.prosody_steps` of prosody tasks, of the same clips, then `steps` of reasoning.
 
     Args:
         features: Rows of the training speakers only.
         config: Sizes and the recipe's numbers.
-        steps: Optimiser steps.
-        output: Folder for logs.
+        steps: Optimiser steps of the reasoning; 0 leaves it out.
+        output: Folder for logs and checkpoints, a folder for each phase.
         seed: Overrides the configuration's seed.
+        start: Model to start from in place of the prosody tasks; its tokenizer is kept.
+        save_every: Steps between checkpoints, 0 for none; where `output` holds some, training goes on from the last.
+        callbacks: Called by the trainer of each phase.
     """
     seed = config.seed if seed is None else seed
     torch.manual_seed(seed)
@@ -102,44 +129,59 @@ def train_model(
         config.texts_per_row,
         seed,
     )
-    states = _states_folder(output, config, rows, steps, seed)
+    spoken_texts = transcripts(config) if config.transcript_share else {}
     if config.preset == "small":
-        prompt = chatml_prompt(config.labels)
         model, tokenizer = build_adapted_model(config, features.frames.shape[2])
-        set_levels(model.evidence, evidence, thresholds, deviation)
-        measured = [measured_levels(row, thresholds) for row in rows]
-        if not (config.save_steps and any(states.glob("checkpoint-*"))):  # what goes on has begun
-            begin_in_words(model, tokenizer, config, features, measured, cue_values, emotion_logits)
+        prompt = chatml_prompt(config.labels)
     else:
-        prompt = Prompt()
-        tokenizer = train_tokenizer(
-            [text.reasoning for texts in explanations for text in texts]
-            + [label for label in config.labels for _ in range(500)],
-            config.vocabulary,
+        tokenizer = start.tokenizer if start else recipe_tokenizer(explanations, spoken_texts.values(), config)
+        model, prompt = build_model(config, tokenizer, features.frames.shape[2]), Prompt()
+    if start:
+        model.evidence.load_state_dict(start.tower.evidence.state_dict())
+        model.audio.load_state_dict(start.tower.audio.state_dict())
+        model.language_model.load_state_dict(start.language_model.state_dict())
+    set_levels(model.evidence, evidence, thresholds, deviation)
+    if config.preset == "small":
+        measured = [measured_levels(row, thresholds) for row in rows]
+        begin_in_words(model, tokenizer, config, features, measured, cue_values, emotion_logits)
+    common = (cue_values, emotion_logits, tokenizer, prompt, config.max_duration_s)
+    collator = Collator(tokenizer.encode(prompt.before_audio).ids, config.evidence_tokens)
+    history: list[dict[str, Any]] = []
+
+    def train(phase: str, groups: Mapping[str, Sequence[Example]], shares: Mapping[str, float], steps: int) -> None:
+        samples = steps * config.batch_size * processes().num_processes
+        entries = train_language_model(
+            model,
+            DrawnExamples(
+                groups, shares, samples, seed, config.frames_dropped, config.evidence_dropped, config.batch_size
+            ),
+            collator,
+            output / phase,
+            steps=steps,
+            batch_size=config.batch_size,
+            learning_rate=config.prosody_learning_rate if phase == "prosody" else config.learning_rate,
+            seed=seed,
+            save_every=save_every,
+            callbacks=callbacks,
         )
-        model = build_model(config, tokenizer, features.frames.shape[2])
-        set_levels(model.evidence, evidence, thresholds, deviation)
-    explained = spoken_answers(
-        [texts if row.corpus in config.text_corpora else [] for row, texts in zip(rows, explanations, strict=True)],
-        config.labels,
-        prompt,
-    )
-    dataset = ExplanationDataset(
-        features, cue_values, emotion_logits, explained, tokenizer, prompt, config.max_duration_s
-    )
-    before_ids = tokenizer.encode(prompt.before_audio).ids
-    collator = Collator(before_ids, config.evidence_tokens, config.frames_dropped, config.evidence_dropped)
-    history = train_language_model(
-        model,
-        dataset,
-        collator,
-        states if config.save_steps else output,
-        steps=steps,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        seed=seed,
-        save_steps=config.save_steps,
-    )
+        history.extend({"phase": phase, **entry} for entry in entries)
+
+    if config.prosody_steps and not start:
+        prosody = load_triples_and_shapes(config)
+        items = prosody_items(features, prosody, thresholds)
+        train(
+            "prosody", prosody_examples(items, features, prosody, *common), config.prosody_tasks, config.prosody_steps
+        )
+    if steps:
+        explained = spoken_answers(rows, explanations, config, prompt)
+        reasoning = explanation_examples(features, *common[:2], explained, *common[2:])
+        groups = {
+            "reasoning": reasoning,
+            "text": text_examples(reasoning),
+            "transcript": transcript_examples(features, spoken_texts, *common),
+        }
+        shares = {"text": config.text_share, "transcript": config.transcript_share}
+        train("reasoning", groups, {"reasoning": 1.0 - sum(shares.values()), **shares}, steps)
     recordings = [i for i, row in enumerate(rows) if row.corpus == "emodb" and row.variant == 0]
     return TrainedModel(
         model.eval().cpu(),
@@ -153,22 +195,30 @@ def train_model(
     )
 
 
-def _states_folder(output: Path, config: SftConfig, rows: Sequence[FeatureRow], steps: int, seed: int) -> Path:
-    """Where the states of this very training are kept: no other may go on from them."""
-    settings = {name: str(value) for name, value in asdict(config).items() if not isinstance(value, Path)}
-    clips = [f"{row.clip} {row.variant}" for row in rows]
-    return output / hashlib.sha256(json.dumps([settings, clips, steps, seed]).encode()).hexdigest()[:12]
-
-
 def spoken_answers(
-    explanations: Sequence[Sequence[Explanation]], labels: Sequence[str], prompt: Prompt
+    rows: Sequence[FeatureRow], explanations: Sequence[Sequence[Explanation]], config: SftConfig, prompt: Prompt
 ) -> list[list[Explanation]]:
-    """The explanations with each label as the model writes it."""
-    written = dict(zip(labels, prompt.texts_of(labels), strict=True))
+    """The explanations of the clips that are explained, each label as the model writes it."""
+    written = dict(zip(config.labels, prompt.texts_of(config.labels), strict=True))
     return [
         [replace(text, label=written[text.label]) if text.label is not None else text for text in texts]
-        for texts in explanations
+        if row.corpus in config.text_corpora
+        else []
+        for row, texts in zip(rows, explanations, strict=True)
     ]
+
+
+def recipe_tokenizer(
+    explanations: Sequence[Sequence[Explanation]], spoken_texts: Iterable[str], config: SftConfig
+) -> Tokenizer:
+    """A tokenizer for the texts of every phase, the many of the reasoning weighing most."""
+    texts = [text.reasoning for written in explanations for text in written]
+    texts += [label for label in config.labels for _ in range(500)]
+    if config.prosody_steps:
+        texts += [text for text in prosody_texts() for _ in range(500)]
+    if config.transcript_share:
+        texts += [TRANSCRIPT_QUESTION] * 500 + [text for text in sorted(set(spoken_texts)) for _ in range(50)]
+    return train_tokenizer(texts, config.vocabulary)
 
 
 def build_model(config: SftConfig, tokenizer: Tokenizer, encoder_dim: int) -> SpeechLanguageModel:
@@ -216,13 +266,7 @@ def explain_rows(
     parts = []
     for start in range(0, len(source), 64):
         batch = source[start : start + 64]
-        pieces = [
-            torch.from_numpy(np.array(features.frames[features.offsets[i] : features.offsets[i + 1]]))
-            .float()
-            .transpose(0, 1)
-            for i in batch
-        ]
-        frames, mask = pad_frames(pieces, config.evidence_tokens)
+        frames, mask = pad_frames([frames_of(features, i) for i in batch], config.evidence_tokens)
         inputs = AudioInputs(
             torch.from_numpy(cue_values[start : start + 64]).float(),
             torch.from_numpy(emotion_logits[start : start + 64]).float(),

@@ -4,24 +4,29 @@ The encoder stays frozen (its features are cached). Loss: words that state a cue
 around them less, since there are many right ways to phrase them. On a share of the samples the audio tokens or the
 evidence tokens are withheld, which keeps the model from memorising its clips (`EmotionThinker` trains billions of
 parameters on hundreds of hours; a small one on half an hour memorises at once).
+
+Which example comes when, which of its texts and what is withheld follow from the seed and the sample's number alone, so
+a run that is cut off and resumed goes the same way.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers import LlamaForCausalLM, Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from edge_emotion.prompt import Prompt
 
@@ -30,6 +35,8 @@ from .features import FeatureSet
 from .model import STACKED_FRAMES, AudioProjector, EvidenceProjector
 
 FRAME_WORD_WEIGHT = 0.3
+BATCHES_SORTED = 16
+TIED_WEIGHTS = "lm_head.weight"
 
 
 @dataclass(frozen=True)
@@ -99,49 +106,168 @@ def position_ids(mask: Tensor) -> Tensor:
     return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
-class ExplanationDataset(Dataset):
-    """Rows with their evidence and tokenised explanations; a random one of a row's texts each time."""
+@dataclass(frozen=True)
+class Text:
+    """What may be written after an audio.
+
+    Attributes:
+        ids: Token ids after the audio, the prompt's end first.
+        weights: Of predicting each of them; 0 for what is given.
+        pieces: Stretches of the row's frames that are heard, in this order; None for all of them as they are.
+    """
+
+    ids: list[int]
+    weights: list[float]
+    pieces: tuple[tuple[int, int], ...] | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    """Cached audio with its evidence and texts, of which one is drawn each time.
+
+    Attributes:
+        features: Where the audio is cached.
+        row: Which row of it.
+        cue_values: `(cues,)`.
+        emotion_logits: `(labels,)`.
+        texts: At least one.
+        evidence: Whether evidence tokens may be heard.
+        audio: Whether anything may be heard; False for examples of text alone.
+    """
+
+    features: FeatureSet
+    row: int
+    cue_values: Tensor
+    emotion_logits: Tensor
+    texts: Sequence[Text]
+    evidence: bool = True
+    audio: bool = True
+
+
+class DrawnExamples(Dataset):
+    """A fixed number of samples drawn from groups of examples, each group with its share."""
 
     def __init__(
         self,
-        features: FeatureSet,
-        cue_values: np.ndarray,
-        emotion_logits: np.ndarray,
-        explanations: Sequence[Sequence[Explanation]],
-        tokenizer: Tokenizer,
-        prompt: Prompt,
-        max_duration_s: float,
+        groups: Mapping[str, Sequence[Example]],
+        shares: Mapping[str, float],
+        samples: int,
+        seed: int,
+        frames_dropped: float = 0.0,
+        evidence_dropped: float = 0.0,
+        batch_size: int = 1,
     ) -> None:
-        self.features = features
-        self.cue_values = torch.from_numpy(cue_values).float()
-        self.emotion_logits = torch.from_numpy(emotion_logits).float()
-        self.indices = [
-            index
-            for index, texts in enumerate(explanations)
-            if texts and features.rows[index].duration_s <= max_duration_s
-        ]
-        self.texts = {
-            index: [tokenise(text, tokenizer, prompt) for text in explanations[index]] for index in self.indices
-        }
+        """Draws the order: shares by chance, the examples of a group in permutations of all, one after the other.
+
+        Samples of about one length come together in batches, since the longest makes the cost of all.
+
+        Args:
+            groups: Examples by the name of their group.
+            shares: How often each group is drawn, in any unit; groups without examples or share are left out.
+            samples: How many samples there are.
+            seed: Of every choice.
+            frames_dropped: Share of samples whose audio tokens are withheld.
+            evidence_dropped: Share of samples whose evidence tokens are withheld.
+            batch_size: Samples that are padded to one length.
+        """
+        self.seed, self.frames_dropped, self.evidence_dropped = seed, frames_dropped, evidence_dropped
+        self.groups = {name: groups[name] for name, share in shares.items() if share > 0 and groups.get(name)}
+        names = list(self.groups)
+        if not names:
+            raise ValueError(f"no examples in groups {', '.join(shares)}")
+        rng = np.random.default_rng(seed)
+        share = np.array([shares[name] for name in names])
+        drawn = rng.choice(len(names), size=samples, p=share / share.sum())
+        self.order = [("", 0)] * samples
+        for number, name in enumerate(names):
+            places, examples = np.flatnonzero(drawn == number), self.groups[name]
+            rounds = -(-len(places) // len(examples))
+            chosen = np.concatenate([rng.permutation(len(examples)) for _ in range(rounds)] or [places])
+            for place, index in zip(places.tolist(), chosen.tolist(), strict=False):
+                self.order[place] = (name, index)
+        self.order = self._alike_together(batch_size, rng)
+
+    def _alike_together(self, batch_size: int, rng: np.random.Generator) -> list[tuple[str, int]]:
+        """The order, sorted by length within the samples of some batches, which then come in any order."""
+        arranged: list[tuple[str, int]] = []
+        for start in range(0, len(self.order), BATCHES_SORTED * batch_size):
+            some = sorted(self.order[start : start + BATCHES_SORTED * batch_size], key=self._frames)
+            batches = [some[first : first + batch_size] for first in range(0, len(some), batch_size)]
+            arranged += [sample for place in rng.permutation(len(batches)) for sample in batches[place]]
+        return arranged
+
+    def _frames(self, sample: tuple[str, int]) -> int:
+        example = self.groups[sample[0]][sample[1]]
+        return int(example.features.offsets[example.row + 1] - example.features.offsets[example.row])
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.order)
 
     def __getitem__(self, item: int) -> dict[str, Any]:
-        index = self.indices[item]
-        texts = self.texts[index]
-        ids, weights = texts[int(torch.randint(len(texts), ()))]
-        start, end = self.features.offsets[index : index + 2]
+        name, index = self.order[item]
+        example = self.groups[name][index]
+        rng = np.random.default_rng([self.seed, item])
+        text = example.texts[int(rng.integers(len(example.texts)))]
+        # One number for both: audio and evidence are never withheld together.
+        drop = rng.random()
+        hears_frames = example.audio and not (example.evidence and drop < self.frames_dropped)
         return {
-            "frames": torch.from_numpy(np.array(self.features.frames[start:end])).float().transpose(0, 1),
-            "cue_values": self.cue_values[index],
-            "emotion_logits": self.emotion_logits[index],
-            "ids": ids,
-            "weights": weights,
+            "frames": frames_of(example.features, example.row, text.pieces),
+            "cue_values": example.cue_values,
+            "emotion_logits": example.emotion_logits,
+            "ids": text.ids,
+            "weights": text.weights,
+            "hears_frames": hears_frames,
+            "hears_evidence": example.audio and example.evidence and drop <= 1.0 - self.evidence_dropped,
         }
 
 
-def tokenise(explanation: Explanation, tokenizer: Tokenizer, prompt: Prompt) -> tuple[list[int], list[float]]:
+def frames_of(features: FeatureSet, row: int, pieces: Sequence[tuple[int, int]] | None = None) -> Tensor:
+    """Cached frames of a row, float32 `(layers, frames, dim)`, or stretches of them in another order."""
+    start, end = (int(offset) for offset in features.offsets[row : row + 2])
+    spans = [(start, end)] if pieces is None else [(start + first, start + last) for first, last in pieces]
+    frames = np.concatenate([features.frames[first:last] for first, last in spans])
+    return torch.from_numpy(frames).float().transpose(0, 1)
+
+
+def explanation_examples(
+    features: FeatureSet,
+    cue_values: np.ndarray,
+    emotion_logits: np.ndarray,
+    explanations: Sequence[Sequence[Explanation]],
+    tokenizer: Tokenizer,
+    prompt: Prompt,
+    max_duration_s: float,
+) -> list[Example]:
+    """Examples of every row that has explanations and is not too long."""
+    values, logits = torch.from_numpy(cue_values).float(), torch.from_numpy(emotion_logits).float()
+    return [
+        Example(features, i, values[i], logits[i], [tokenise(text, tokenizer, prompt) for text in texts])
+        for i, texts in enumerate(explanations)
+        if texts and features.rows[i].duration_s <= max_duration_s
+    ]
+
+
+def text_examples(examples: Sequence[Example]) -> list[Example]:
+    """The same texts without any audio: where nothing is heard, the answer can only follow from what was reasoned.
+
+    Which cues are said cannot be known here, so no more weight lies on them than on other words.
+    """
+    found = []
+    for example in examples:
+        texts = [
+            replace(
+                text, weights=[weight if weight > 1.0 else min(weight, FRAME_WORD_WEIGHT) for weight in text.weights]
+            )
+            for text in example.texts
+            if max(text.weights) > 1.0  # without an answer nothing follows
+        ]
+        if texts:
+            found.append(replace(example, texts=texts, audio=False))
+    return found
+
+
+def tokenise(explanation: Explanation, tokenizer: Tokenizer, prompt: Prompt) -> Text:
     """Token ids after the audio and the weight of predicting each of them (0 for the prompt's own end)."""
     ids = tokenizer.encode(prompt.after_audio).ids
     weights = [0.0] * len(ids)
@@ -154,21 +280,17 @@ def tokenise(explanation: Explanation, tokenizer: Tokenizer, prompt: Prompt) -> 
     end_of_thought = tokenizer.encode(prompt.answer_open).ids
     ids += end_of_thought
     if explanation.label is None:
-        return ids, weights + [1.0] + [0.0] * (len(end_of_thought) - 1)
+        return Text(ids, weights + [1.0] + [0.0] * (len(end_of_thought) - 1))
     answer = tokenizer.encode(explanation.label).ids + tokenizer.encode(prompt.answer_close).ids
-    return ids + answer, weights + [1.0] * len(end_of_thought) + [2.0] * len(answer)
+    return Text(ids + answer, weights + [1.0] * len(end_of_thought) + [2.0] * len(answer))
 
 
 class Collator:
-    """Pads samples into a batch and withholds audio or evidence tokens at random."""
+    """Pads samples into a batch and masks what each of them is not to hear."""
 
-    def __init__(
-        self, before_ids: list[int], evidence_tokens: int, frames_dropped: float, evidence_dropped: float
-    ) -> None:
+    def __init__(self, before_ids: list[int], evidence_tokens: int) -> None:
         self.before_ids = torch.tensor([before_ids])
         self.evidence_tokens = evidence_tokens
-        self.frames_dropped = frames_dropped
-        self.evidence_dropped = evidence_dropped
 
     def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         length = max(len(sample["ids"]) for sample in samples)
@@ -193,9 +315,8 @@ class Collator:
     def audio_inputs(self, samples: Sequence[dict[str, Any]]) -> AudioInputs:
         """The audio side of a batch, frames padded to a whole number of tokens."""
         frames, mask = pad_frames([sample["frames"] for sample in samples], self.evidence_tokens)
-        drop = torch.rand(len(samples))
-        mask[drop < self.frames_dropped, self.evidence_tokens :] = False
-        mask[drop > 1.0 - self.evidence_dropped, : self.evidence_tokens] = False
+        mask[:, self.evidence_tokens :] &= torch.tensor([[sample["hears_frames"]] for sample in samples])
+        mask[:, : self.evidence_tokens] &= torch.tensor([[sample["hears_evidence"]] for sample in samples])
         return AudioInputs(
             torch.stack([sample["cue_values"] for sample in samples]),
             torch.stack([sample["emotion_logits"] for sample in samples]),
@@ -217,7 +338,7 @@ def pad_frames(pieces: Sequence[Tensor], evidence_tokens: int) -> tuple[Tensor, 
 
 def train_language_model(
     model: SpeechLanguageModel,
-    dataset: ExplanationDataset,
+    dataset: DrawnExamples,
     collator: Collator,
     output: Path,
     *,
@@ -225,27 +346,39 @@ def train_language_model(
     batch_size: int,
     learning_rate: float,
     seed: int,
-    save_steps: int = 0,
+    save_every: int = 0,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> list[dict[str, float]]:
     """Trains with AdamW and a cosine schedule; returns the logged history.
 
-    With `save_steps` the state is saved every so many steps, and a training that was interrupted goes on from there.
-
     fp32 on a CPU, bf16 on a GPU. Launched under `accelerate launch`, the same call trains on several GPUs.
+
+    Args:
+        model: Trained in place.
+        dataset: `steps` x `batch_size` samples for every process.
+        collator: Makes batches of them.
+        output: Folder of logs and checkpoints; where it holds a complete checkpoint, training goes on from there.
+        steps: Optimiser steps.
+        batch_size: Samples per step and process.
+        learning_rate: Peak.
+        seed: Of whatever the trainer draws itself.
+        save_every: Steps between checkpoints, 0 for none.
+        callbacks: Called by the trainer.
     """
     arguments = TrainingArguments(
         output_dir=str(output),
         max_steps=steps,
         per_device_train_batch_size=batch_size,
+        train_sampling_strategy="sequential",
         learning_rate=learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=min(40, steps // 10),
         weight_decay=0.01,
         max_grad_norm=1.0,
         logging_steps=25,
-        save_strategy="steps" if save_steps else "no",
-        save_steps=save_steps or 500,
-        save_total_limit=1,
+        save_strategy="steps" if save_every else "no",
+        save_steps=save_every or steps,
+        save_total_limit=2,
         report_to="none",
         seed=seed,
         bf16=torch.cuda.is_available(),
@@ -253,7 +386,28 @@ def train_language_model(
         remove_unused_columns=False,
         disable_tqdm=False,
     )
-    trainer = Trainer(model=model, args=arguments, train_dataset=dataset, data_collator=collator)
+    trainer = _Trainer(
+        model=model, args=arguments, train_dataset=dataset, data_collator=collator, callbacks=list(callbacks)
+    )
+    resume_from = last_checkpoint(output) if save_every else None
     with redirect_stdout(sys.stderr):  # Trainer writes its log lines where results go
-        trainer.train(resume_from_checkpoint=get_last_checkpoint(output) if save_steps and output.is_dir() else None)
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     return trainer.state.log_history
+
+
+class _Trainer(Trainer):
+    """transformers' Trainer, which can neither write nor read tied weights of a model that is not its own class."""
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        state = state_dict or self.accelerator.unwrap_model(self.model).state_dict()
+        super()._save(output_dir, {name: tensor for name, tensor in state.items() if not name.endswith(TIED_WEIGHTS)})
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        target = self.accelerator.unwrap_model(self.model if model is None else model)
+        target.load_state_dict(load_file(Path(resume_from_checkpoint) / SAFE_WEIGHTS_NAME), strict=False)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint of a run that was written to its end, None where there is none."""
+    found = [path.parent for path in folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}")]  # written last
+    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)

@@ -6,6 +6,7 @@ The configuration's key `preset` says of which model: `nano` and `small` train o
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -89,9 +90,13 @@ def features_stage(config: SftConfig) -> None:
 def sft_stage(config: SftConfig) -> None:
     """Trains the shipped model on every speaker but the test speakers and writes its checkpoint."""
     features, data_hash = load_training_features(config)
-    unseen = {*config.test_speakers, *config.validation_speakers}
+    small = config.preset == "small"  # which is too long to be trained in folds, or in one go
+    unseen = {*config.test_speakers, *(config.validation_speakers if small else ())}
     train = [i for i, row in enumerate(features.rows) if row.speaker not in unseen]
-    trained = train_model(features.select(train), config, config.steps, config.output / "logs")
+    logs = config.output / "logs" / _training_hash(config, data_hash) if small else config.output / "logs"
+    trained = train_model(
+        features.select(train), config, config.steps, logs, save_every=config.save_every if small else 0
+    )
     provenance = {
         # Paths are this machine's business, and a bundle is published.
         "config": {name: value for name, value in asdict(config).items() if not isinstance(value, Path)},
@@ -108,7 +113,7 @@ def sft_stage(config: SftConfig) -> None:
     if not is_main():
         return
     checkpoint = _as_checkpoint(trained, config, provenance)
-    if config.validation_speakers:
+    if small and config.validation_speakers:
         answers = validation_calibration(trained, features, config)
         checkpoint = replace(checkpoint, calibration={**checkpoint.calibration, "llm": answers})
     save_checkpoint(config.output, checkpoint)
@@ -171,6 +176,12 @@ def _as_checkpoint(trained: TrainedModel, config: SftConfig, provenance: dict[st
         provenance=provenance,
         base_model=describe_base(base_model_path(config)) if config.preset == "small" else None,
     )
+
+
+def _training_hash(config: SftConfig, data_hash: str) -> str:
+    """Names this very training: no other may go on from its checkpoints."""
+    settings = {name: str(value) for name, value in asdict(config).items() if not isinstance(value, Path)}
+    return hashlib.sha256(json.dumps([settings, data_hash]).encode()).hexdigest()[:12]
 
 
 def _commit() -> str:

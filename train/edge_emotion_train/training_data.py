@@ -10,6 +10,7 @@ from .config import SftConfig
 from .corpora import Clip, corpus_hash, read_corpus
 from .features import FeatureSet, extract_features
 from .processes import main_first
+from .prosody_features import ProsodyFeatures, extract_prosody_features
 from .synthetic import synthetic_clips
 
 
@@ -43,3 +44,24 @@ def load_training_features(config: SftConfig) -> tuple[FeatureSet, str]:
             tasks, config.encoder_weights, config.encoder_layers, config.cache, config.processes
         )
     return features, corpus_hash([clip for clip, _ in tasks])
+
+
+def load_triples_and_shapes(config: SftConfig) -> ProsodyFeatures:
+    """What the prosody tasks need beside the features, of every clip of speech: of laughs and sighs nothing is asked.
+
+    Triples are made of the recordings of EmoDB: of synthetic speech only the melodies are used.
+    """
+    with main_first():
+        tasks = [
+            (clip, variants, min(config.prosody_triples, variants + 1) if clip.corpus == "emodb" else 0)
+            for clip, variants in collect_clips(config)
+            if clip.corpus != "emogator"
+        ]
+        return extract_prosody_features(
+            tasks, config.encoder_weights, config.encoder_layers, config.cache, config.processes
+        )
+
+
+def transcripts(config: SftConfig) -> dict[str, str]:
+    """What is said in each clip whose text is known, by clip."""
+    return {clip.clip_id: clip.text for clip, _ in collect_clips(config) if clip.text}

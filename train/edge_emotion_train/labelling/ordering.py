@@ -28,6 +28,11 @@ PLACES: Mapping[str, tuple[str, str, str]] = {
     "energy": ("low", "medium", "high"),
     "speed": ("slow", "medium", "fast"),
 }
+QUALITIES: Mapping[str, str] = {"pitch": "pitch", "energy": "energy", "speed": "speaking rate"}
+ORDER_QUESTION = (
+    "The recording holds one sentence three times. Put the {quality} of the three in the order in which you hear them, "
+    "using {places}."
+)
 UNITS: Mapping[str, str] = {"pitch": "st", "energy": "dB", "speed": "factor"}
 # The paper gives no factors. These steps are audible (>= 3 st, >= 20 %, >= 4 dB) and leave PSOLA few artefacts.
 STEP: Mapping[str, tuple[float, float]] = {"pitch": (3.0, 4.0), "energy": (4.0, 7.0), "speed": (1.22, 1.35)}
@@ -71,7 +76,18 @@ class Triple:
     @property
     def answer(self) -> str:
         """The places in the order heard: "low, high, medium"."""
-        return ", ".join(variant.place for variant in self.variants)
+        return order_answer([variant.place for variant in self.variants])
+
+
+def order_question(attribute: str) -> str:
+    """What is asked of a triple."""
+    first, second, third = PLACES[attribute]
+    return ORDER_QUESTION.format(quality=QUALITIES[attribute], places=f"{first}, {second} and {third}")
+
+
+def order_answer(places: Sequence[str]) -> str:
+    """Places in the order heard, as an answer: "low, high, medium"."""
+    return ", ".join(places)
 
 
 class NotReachedError(Exception):

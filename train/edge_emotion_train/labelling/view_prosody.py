@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from edge_emotion.claims import MIN_RELIABILITY
-from edge_emotion.cues import CUE_BY_NAME, Thresholds, distance_outside
+from edge_emotion.cues import CUE_BY_NAME, Cue, Thresholds, distance_outside
 from edge_emotion_train.augment import clip_seed
 from edge_emotion_train.labelling.records import Record
 from edge_emotion_train.labelling.rows import Row, assistant_message, user_message
@@ -73,12 +73,12 @@ def prosody_rows(record: Record, split: str, audio: str, groups: Mapping[str, Th
             continue
         level, value = (record.levels or {})[cue.name], (record.measures or {})[cue.measure].value
         thresholds = groups.get(level.thresholds or "")
-        near = {level.level}
+        answer = three_way(cue.levels, str(level.level), names)
+        near: tuple[str, ...] = ()
         if thresholds and cue.name in thresholds.cuts and value is not None:
-            near |= {n for n in cue.levels if distance_outside(cue, n, value, thresholds) <= cue.uncertainty}
-        answer = _three_way(cue.levels, str(level.level), names)
+            near = accepted_levels(cue, value, thresholds, names)
         yield _row(record, split, audio, task, names, answer, seed) | {
-            "accepted": [name for name in names if name in {_three_way(cue.levels, str(n), names) for n in near}],
+            "accepted": [name for name in names if name == answer or name in near],
             "cue": cue.name,
             "value": value,
             "reliability": level.reliability,
@@ -98,6 +98,20 @@ def prosody_rows(record: Record, split: str, audio: str, groups: Mapping[str, Th
             "accepted": stressed,
             "prominence": [word.prominence for word in words],
         }
+
+
+def three_way(levels: Sequence[str], level: str, names: Sequence[str]) -> str:
+    """Five levels become three by joining each extreme with its neighbour."""
+    middle = len(levels) // 2
+    index = levels.index(level)
+    return names[0] if index < middle else names[1] if index == middle else names[2]
+
+
+def accepted_levels(cue: Cue, value: float, thresholds: Thresholds, names: Sequence[str]) -> tuple[str, ...]:
+    """The three-way answers that a value measured no surer than this allows."""
+    near = [level for level in cue.levels if distance_outside(cue, level, value, thresholds) <= cue.uncertainty]
+    allowed = {three_way(cue.levels, level, names) for level in near}
+    return tuple(name for name in names if name in allowed)
 
 
 def question(task: str, name: str, seed: int, options: Sequence[str], text: str | None) -> str:
@@ -136,10 +150,3 @@ def _row(
         "answer": answer,
         "options": list(options),
     }
-
-
-def _three_way(levels: Sequence[str], level: str, names: Sequence[str]) -> str:
-    """Five levels become three by joining each extreme with its neighbour."""
-    middle = len(levels) // 2
-    index = levels.index(level)
-    return names[0] if index < middle else names[1] if index == middle else names[2]

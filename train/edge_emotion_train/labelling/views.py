@@ -24,7 +24,7 @@ from edge_emotion_train.augment import clip_seed
 from edge_emotion_train.labelling.calibrate import ThresholdGroups
 from edge_emotion_train.labelling.clips import is_part, load_clip, plain_name, write_clip
 from edge_emotion_train.labelling.folders import new_folder
-from edge_emotion_train.labelling.ordering import PLACES, UNITS, NotReachedError, make_triple
+from edge_emotion_train.labelling.ordering import PLACES, UNITS, NotReachedError, make_triple, order_question
 from edge_emotion_train.labelling.records import Record, json_line
 from edge_emotion_train.labelling.rows import SPLITS, Row, assistant_message, user_message
 from edge_emotion_train.labelling.splits import SHARES, Split, prove_split, split_records
@@ -42,11 +42,6 @@ VIEWS: Mapping[str, str] = {
     "reward": "reasoning at controlled quality with its scores, for the reward model",
 }
 SCHEMA_VERSION = 1
-ORDER_QUESTION = (
-    "The recording holds one sentence three times. Put the {quality} of the three in the order in which you hear them, "
-    "using {places}."
-)
-QUALITIES: Mapping[str, str] = {"pitch": "pitch", "energy": "energy", "speed": "speaking rate"}
 EXAMPLES = 3
 
 
@@ -226,8 +221,6 @@ def _ordering_rows(record: Record, split: str, folder: Path, seed: int, problems
             continue
         audio = f"audio/{plain_name(record.id)}.{attribute}.flac"
         _write_bytes(folder / audio, triple.flac)
-        options = ", ".join(places[:2]) + f" and {places[2]}"
-        asked = ORDER_QUESTION.format(quality=QUALITIES[attribute], places=options)
         yield {
             "id": f"{record.id}#order_{attribute}",
             "task": f"order_{attribute}",
@@ -235,7 +228,7 @@ def _ordering_rows(record: Record, split: str, folder: Path, seed: int, problems
             "speaker": record.speaker,
             "sources": [record.id],
             "audio": [audio],
-            "messages": [user_message([audio], asked), assistant_message(answered(triple.answer))],
+            "messages": [user_message([audio], order_question(attribute)), assistant_message(answered(triple.answer))],
             "answer": triple.answer,
             "options": list(places),
             "unit": UNITS[attribute],

@@ -14,7 +14,10 @@ from edge_emotion_train.reinforcement.rewards import EQUAL_WEIGHTS
 # Rows of the paper's table 4. V1 is supervised training on all texts: `edge-emotion train sft`, without this stage.
 ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "v2": {"reasoning_weight": 0.0},
-    "v3": {"measured_weight": 0.0, "llm_weight": 0.0, "uninformed_weight": 1.0},
+    # An untrained reward model: its scores follow text and sound by chance, so they pull all texts one way.
+    "v3": {"measured_weight": 0.0, "llm_weight": 0.0, "trained_weight": 0.0, "untrained_weight": 1.0},
+    # Points that follow nothing at all: noise, which pulls nowhere. Not in the paper.
+    "noise": {"measured_weight": 0.0, "llm_weight": 0.0, "trained_weight": 0.0, "uninformed_weight": 1.0},
     "v4": {"trust": False},
     "v5": {"schedule": "always"},
     "v6": {},
@@ -28,9 +31,11 @@ _AT_LEAST_ONE = (
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "seed", "variants", "learning_rate", "beta", "epsilon", "warmup_steps", "format_weight", "outcome_weight",
-    "reasoning_weight", "measured_weight", "llm_weight", "uninformed_weight", "lora_rank",
+    "reasoning_weight", "measured_weight", "llm_weight", "uninformed_weight",
+    "trained_weight", "untrained_weight", "lora_rank",
 )  # fmt: skip
 _LEAST = dict.fromkeys(_AT_LEAST_ONE, 1) | dict.fromkeys(_NOT_NEGATIVE, 0) | {"group": 2}
+_JUDGES = ("measured_weight", "llm_weight", "trained_weight", "untrained_weight", "uninformed_weight")
 _SHARES = ("schedule_threshold", "consistency_share")
 
 
@@ -50,6 +55,10 @@ class GrpoConfig:
         seed: Seed of the order of prompts and of sampling.
         validation_speakers: Speakers that give no prompts; figures before and after are taken on them.
         variants: Augmented variants of a clip that also give prompts.
+        frames: Whether the policy hears the audio tokens while it is trained: `heard`, `withheld`, or `both`, each clip
+            in turn with and without. The supervised model has memorised its clips by their frames, so that with them
+            nearly every answer is right and nearly every claim true; the out-of-fold evidence alone is what it will
+            have of speakers it has never heard. Not in the paper. Needs evidence tokens, as nano and small have them.
         ablation: None, or a key of `ABLATIONS`, which then overrides what it names.
         steps: Optimiser steps.
         prompts_per_step: Different clips per step, over all processes.
@@ -79,7 +88,10 @@ class GrpoConfig:
         consistency_share: Share of the reasoning reward for an answer that follows from it, 0 in the paper.
         expected_cues: True cues that make a reasoning complete for the measured judge.
         measured_weight: Weight of the measured judge.
-        uninformed_weight: Weight of a judge that knows nothing (V3).
+        trained_weight: Weight of the trained reward model in `reward_model`.
+        untrained_weight: Weight of a reward model of the same class and size with random weights (V3).
+        reward_model: Folder that the stage `reward` wrote.
+        uninformed_weight: Weight of a judge whose points are noise.
         llm_weight: Weight of the judge behind `llm_url`.
         llm_url: OpenAI-compatible endpoint.
         llm_model: Model at that endpoint.
@@ -98,6 +110,7 @@ class GrpoConfig:
     seed: int = 20261124
     validation_speakers: tuple[str, ...] = ("emodb_14",)
     variants: int = 6
+    frames: Literal["heard", "withheld", "both"] = "heard"
     ablation: str | None = None
     steps: int = 200
     prompts_per_step: int = 8
@@ -127,6 +140,9 @@ class GrpoConfig:
     consistency_share: float = 0.0
     expected_cues: int = 4
     measured_weight: float = 1.0
+    trained_weight: float = 0.0
+    untrained_weight: float = 0.0
+    reward_model: Path | None = None
     uninformed_weight: float = 0.0
     llm_weight: float = 0.0
     llm_url: str | None = None
@@ -166,9 +182,19 @@ class GrpoConfig:
                 if self.llm_weight > 0 and not (self.llm_url and self.llm_model)
             ),
             *(
-                "measured_weight, llm_weight, uninformed_weight: a reasoning reward needs at least one judge"
+                f"{', '.join(_JUDGES)}: a reasoning reward needs at least one judge"
                 for _ in [0]
-                if self.reasoning_weight > 0 and not self.measured_weight + self.llm_weight + self.uninformed_weight > 0
+                if self.reasoning_weight > 0 and not sum(getattr(self, name) for name in _JUDGES) > 0
+            ),
+            *(
+                "trained_weight, untrained_weight: need reward_model, a folder that `edge-emotion train reward` wrote"
+                for _ in [0]
+                if self.trained_weight + self.untrained_weight > 0 and not self.reward_model
+            ),
+            *(
+                f"reward_model: no reward model in {self.reward_model}"
+                for _ in [0]
+                if self.reward_model and not (self.reward_model / "reward.json").is_file()
             ),
             *(
                 f"{name}: must be at least {least}, given {getattr(self, name)}"

@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from edge_emotion.answer import is_correct
 from edge_emotion.claims import parse_claims
 from edge_emotion.cues import CUE_BY_NAME, distance_outside
 from edge_emotion_train.explanations import value_at
@@ -82,7 +83,7 @@ def interpretation(reasoning: str, label: str | None, table: CueEmotionTable) ->
     likelihood = dict(table.rank(levels))
     peak = max(likelihood.values())
     named = [likelihood.get(emotion, 0.0) / peak for emotion in named_emotions(reasoning)]
-    answered = likelihood.get(label or "", 0.0) / peak
+    answered = max((chance for emotion, chance in likelihood.items() if is_correct(label, emotion)), default=0.0) / peak
     return 0.5 * answered + 0.5 * (sum(named) / len(named) if named else 0.0)
 
 

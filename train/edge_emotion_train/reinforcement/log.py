@@ -105,7 +105,7 @@ def draw_curves(entries: Sequence[Mapping[str, Any]], path: Path, window: int = 
             steps, values = zip(*points, strict=True)
             colour = f"C{number}"
             axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
-            shown = values if name in _AS_LOGGED else _running_mean(values, window)
+            shown = values if name in _AS_LOGGED else running_mean(values, window)
             axes.plot(steps, shown, color=colour, linewidth=1.6, label=name.replace("_", " "))
         if axes.lines:
             axes.legend(fontsize=7, frameon=False)
@@ -117,7 +117,8 @@ def draw_curves(entries: Sequence[Mapping[str, Any]], path: Path, window: int = 
     partial.rename(path)
 
 
-def _running_mean(values: Sequence[float], window: int) -> list[float]:
+def running_mean(values: Sequence[float], window: int) -> list[float]:
+    """Mean of each value with its neighbours, `window` in all."""
     half = window // 2
     pieces = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
     return [sum(piece) / len(piece) for piece in pieces]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,12 @@ from torch import Tensor
 
 from edge_emotion.prompt import Prompt
 from edge_emotion_train.features import FeatureSet
-from edge_emotion_train.omni import without_nulls
 from edge_emotion_train.reinforcement.policy import AUDIO_FIELDS, prompt_ids
 from edge_emotion_train.reinforcement.trainer import PromptReader, TrainingError
 from edge_emotion_train.sft import AudioInputs, pad_frames
+
+# Ends the name of a prompt whose audio tokens are withheld: the policy has its evidence tokens only.
+WITHOUT_FRAMES = " without frames"
 
 
 def audio_of(
@@ -56,51 +59,24 @@ def cached_prompts(
     prompt: Prompt,
     evidence_tokens: int,
 ) -> PromptReader:
-    """A reader for models that train on cached encoder features; a prompt is a key of `row_of`."""
+    """A reader for models that train on cached encoder features.
+
+    A prompt is a key of `row_of`, or one followed by `WITHOUT_FRAMES`.
+    """
     vocabulary = tokenizer.get_vocab_size()
 
     def read(prompts: Sequence[str]) -> tuple[list[list[int]], dict[str, Tensor]]:
-        audio = audio_of(features, cue_values, emotion_logits, [row_of[key] for key in prompts], evidence_tokens)
+        rows = [row_of[key.removesuffix(WITHOUT_FRAMES)] for key in prompts]
+        audio = audio_of(features, cue_values, emotion_logits, rows, evidence_tokens)
+        withheld = torch.tensor([key.endswith(WITHOUT_FRAMES) for key in prompts])
+        audio.token_mask[withheld, evidence_tokens:] = False
+        if withheld.all():  # nobody hears them, so nobody need project them
+            audio = replace(audio, frames=audio.frames[:, :, :0], token_mask=audio.token_mask[:, :evidence_tokens])
         fields = {name: getattr(audio, name) for name in AUDIO_FIELDS}
         require_finite(prompts, fields)
         return prompt_ids(tokenizer, prompt, vocabulary, audio), fields
 
     return read
-
-
-def processor_prompts(processor: Any) -> PromptReader:
-    """A reader for models with a Hugging Face processor; a prompt is a conversation with audio parts.
-
-    Args:
-        processor: Such as `Qwen2AudioProcessor`; its chat template renders the conversation.
-    """
-
-    def read(prompts: Sequence[list[dict[str, Any]]]) -> tuple[list[list[int]], dict[str, Tensor]]:
-        try:
-            read_in = processor.apply_chat_template(
-                [without_nulls(prompt) for prompt in prompts],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-            )
-        except (OSError, RuntimeError) as error:
-            paths = ", ".join(audio_paths(prompts))
-            raise TrainingError(f"a recording of this batch cannot be read ({error}); the batch: {paths}") from error
-        fields = {
-            name: torch.as_tensor(np.array(values))
-            for name, values in read_in.items()
-            if name not in ("input_ids", "attention_mask")
-        }
-        require_finite(prompts, fields)
-        return read_in["input_ids"], fields
-
-    return read
-
-
-def audio_paths(prompts: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
-    """Paths of the recordings in conversations, each once."""
-    parts = [part for prompt in prompts for message in prompt for part in message["content"] if isinstance(part, dict)]
-    return list(dict.fromkeys(str(part["path"]) for part in parts if part.get("path")))
 
 
 def require_finite(prompts: Sequence[Any], fields: Mapping[str, Tensor]) -> None:

@@ -43,11 +43,13 @@ class Heard:
             absent.
         thresholds: Cut points between the levels.
         transcript: The words spoken, empty when unknown.
+        audio: The recording as a judge that listens takes it (`reward_model.readers`), None where none does.
     """
 
     positions: Mapping[str, float]
     thresholds: Thresholds
     transcript: str = ""
+    audio: Any = None
 
 
 @dataclass(frozen=True)

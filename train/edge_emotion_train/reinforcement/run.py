@@ -29,10 +29,11 @@ from edge_emotion_train.reinforcement.log import JsonLines, draw_curves, read_lo
 from edge_emotion_train.reinforcement.ptr import ProgressiveSchedule, TrustRule
 from edge_emotion_train.reinforcement.rewards import Heard, Judge, reward_columns
 from edge_emotion_train.reinforcement.trainer import PromptReader, PtrGrpoTrainer, last_checkpoint
+from edge_emotion_train.reward_model.judge import load_judge
 
 # What may change between a run and its resumption.
 _FREE = ("data", "encoder_weights", "checkpoint", "sft", "cache", "output", "resume", "force", "steps", "save_every",
-         "report_to", "llm_url", "llm_key_variable", "llm_timeout_s", "batch_size")  # fmt: skip
+         "report_to", "reward_model", "llm_url", "llm_key_variable", "llm_timeout_s", "batch_size")  # fmt: skip
 
 
 def judges_of(config: GrpoConfig, table: CueEmotionTable) -> list[tuple[Judge, float]]:
@@ -42,6 +43,10 @@ def judges_of(config: GrpoConfig, table: CueEmotionTable) -> list[tuple[Judge, f
         judges.append((measured_judge(table, config.expected_cues), config.measured_weight))
     if config.uninformed_weight:
         judges.append((uninformed_judge, config.uninformed_weight))
+    if config.reward_model and config.trained_weight:
+        judges.append((load_judge(config.reward_model), config.trained_weight))
+    if config.reward_model and config.untrained_weight:
+        judges.append((load_judge(config.reward_model, untrained_seed=config.seed), config.untrained_weight))
     if config.llm_weight and config.llm_url and config.llm_model:
         key = os.environ.get(config.llm_key_variable, "none")
         judge = llm_judge(config.llm_url, config.llm_model, key, timeout_s=config.llm_timeout_s)

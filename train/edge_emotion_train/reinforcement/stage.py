@@ -36,14 +36,16 @@ from edge_emotion_train.reinforcement.policy import (
     policy_tokenizer,
     register_policy,
 )
-from edge_emotion_train.reinforcement.prompts import audio_of, cached_prompts
+from edge_emotion_train.reinforcement.prompts import WITHOUT_FRAMES, audio_of, cached_prompts
 from edge_emotion_train.reinforcement.rewards import Heard, consistency
 from edge_emotion_train.reinforcement.run import prepare_folder, state_hash, train, trainer_of
+from edge_emotion_train.reward_model.readers import cached_audio
 from edge_emotion_train.sft import SpeechLanguageModel
 from edge_emotion_train.training_data import load_training_features
 
 CORPUS = "emodb"
 Evidence = tuple[np.ndarray, np.ndarray]
+_ENDINGS = {"heard": ("",), "withheld": (WITHOUT_FRAMES,), "both": ("", WITHOUT_FRAMES)}
 
 
 def grpo_stage(config: GrpoConfig) -> None:
@@ -120,12 +122,17 @@ def reinforce(
         [str(features.rows[i].emotion) for i in speakers],
     )
     keys = {row_key(features, i): i for i in prompts}
+    hear = cached_audio(features, *evidence, sft.cues)
     trainer = trainer_of(
         policy,
         policy_tokenizer(tokenizer),
         cached_prompts(features, *evidence, keys, tokenizer, prompt, speech.evidence.tokens),
-        [{"prompt": key, "id": key, "emotion": str(features.rows[i].emotion)} for key, i in keys.items()],
-        {key: Heard(features.rows[i].positions, thresholds) for key, i in keys.items()},
+        [
+            {"prompt": key + ending, "id": key, "emotion": str(features.rows[i].emotion)}
+            for ending in _ENDINGS[config.frames]
+            for key, i in keys.items()
+        ],
+        {key: Heard(features.rows[i].positions, thresholds, audio=hear(i)) for key, i in keys.items()},
         table,
         labels,
         config,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -24,6 +25,8 @@ from edge_emotion_train.reinforcement.ptr import ProgressiveSchedule, TrustRule,
 
 PTR_STATE = "ptr_state.json"
 BAD_BATCHES = 3
+# A full disk is an OSError to Python, but safetensors and torch.save have errors of their own for it.
+WRITE_ERRORS = (OSError, SafetensorError, RuntimeError)
 
 PromptReader = Callable[[Sequence[Any]], tuple[list[list[int]], dict[str, Tensor]]]
 """Prompts to token ids, placeholders included, and the audio's tensors, whose first dimension is the prompt."""
@@ -172,7 +175,7 @@ class PtrMixin(GRPOTrainer):
                 partial.write_text(json.dumps(self.schedule.state()))
                 # Written last: a checkpoint without this file was cut off while it was being written.
                 partial.rename(folder / PTR_STATE)
-        except OSError as error:
+        except WRITE_ERRORS as error:
             raise TrainingError(
                 f"step {self.state.global_step}: the checkpoint could not be written ({error}). Make room in "
                 f"{self._folder}; training then resumes from {last_checkpoint(self._folder) or 'its start'}"
