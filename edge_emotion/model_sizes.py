@@ -86,7 +86,7 @@ def _gets_more_bits(layer: int, layers: int, quantisation: str) -> bool:
 
 
 def shape_of_gguf(path: Path) -> LlmShape:
-    """The shape of the model in a GGUF file.
+    """The shape of the model in a GGUF file, or of the base of the adapter in it.
 
     Raises:
         BundleError: The file cannot be read, or names no sizes.
@@ -101,7 +101,7 @@ def shape_of_gguf(path: Path) -> LlmShape:
             dim=dim,
             key_value_dim=int(keys.get(f"{prefix}.attention.head_count_kv", heads)) * head_dim,
             feed_forward=int(keys[f"{prefix}.feed_forward_length"]),
-            vocabulary=int(keys["tokenizer.ggml.tokens"]),
+            vocabulary=int(keys.get("tokenizer.ggml.tokens") or keys[f"{prefix}.vocab_size"]),
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise BundleError(f"{path.name}: its header names no {error}; export the bundle again") from error

@@ -215,8 +215,9 @@ def llm_options(bundle: Bundle) -> list[LlmOption | None]:
     options: list[LlmOption | None] = []
     for variant in bundle.manifest.llm.variants:
         key = variant.quantisation if variant.runtime == "llama.cpp" else f"llm.{variant.quantisation}"
-        figures = parity.get(key, {})
+        figures = parity.get("adapter" if variant.base else key, {})
         size = sum(bundle.manifest.files[name].size for name in bundle.files_of(variant.file))
+        size += variant.base.size if variant.base else 0
         agreement = figures.get("label_agreement")
         options.append(LlmOption(variant.quantisation, size, variant.runtime, shape, agreement, False, figures))
     return options

@@ -7,7 +7,7 @@ import os
 import platform
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -15,6 +15,9 @@ from edge_emotion.board import Board, read_board
 from edge_emotion.board_checks import Finding, check_llama_cpp, check_machine
 from edge_emotion.cli.terminal import results_console
 from edge_emotion.isolated import ask
+
+if TYPE_CHECKING:
+    from edge_emotion.manifest import Manifest
 
 DEFAULT_BUNDLE = "nano"
 ROOT = Path("/")
@@ -185,8 +188,25 @@ def find_bundles() -> list[Finding]:
             mib = round(sum(file.size for file in manifest.files.values()) / 2**20, 1)
             runtimes = list(dict.fromkeys(variant.runtime for variant in manifest.llm.variants))
             details = {"version": manifest.version, "mib": mib, "path": str(bundle.path), "runtimes": runtimes}
-            findings.append(Finding(name, True, details))
+            optional = None if name == DEFAULT_BUNDLE else "another model than the default one"
+            findings.append(_with_its_base(Finding(name, True, details, optional=optional), manifest))
     return findings
+
+
+def _with_its_base(bundle: Finding, manifest: Manifest) -> Finding:
+    """The finding of a bundle, wrong where it holds only adapters and the model they change is not on this machine."""
+    from edge_emotion.base_models import find_base_model, install_line
+    from edge_emotion.errors import BundleError
+
+    bases = [variant.base for variant in manifest.llm.variants]
+    if not bases or None in bases:
+        return bundle
+    base = bases[0]
+    assert base is not None
+    try:
+        return replace(bundle, details={**bundle.details, "base": str(find_base_model(base))})
+    except BundleError as error:
+        return replace(bundle, works=False, problem=str(error), mend=install_line(base))
 
 
 def _with_a_runtime(bundle: Finding, working: set[str]) -> Finding:

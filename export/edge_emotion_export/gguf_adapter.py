@@ -17,7 +17,7 @@ from transformers import LlamaForCausalLM
 from edge_emotion.errors import ExportError
 from edge_emotion_runtimes import llama_cpp_bindings as bindings
 
-from .gguf_llm import ARCHITECTURE, interleave_rotary_rows
+from .gguf_llm import ARCHITECTURE, add_sizes, interleave_rotary_rows
 
 _PARTS = {".lora_A.default.weight": ".lora_a", ".lora_B.default.weight": ".lora_b"}
 
@@ -45,6 +45,8 @@ def export_adapter(
         raise ExportError("the language model has no adapters; export it as a whole")
     partial = path.with_name(path.name + ".partial")
     writer = gguf.GGUFWriter(partial, ARCHITECTURE)
+    # The shape of its base, which llama.cpp does not ask for: a plan of memory does, where the base is not at hand.
+    add_sizes(writer, language_model, "F32" if kind is GGMLQuantizationType.F32 else "F16")
     for key, value in {**metadata, "general.type": "adapter"}.items():
         if isinstance(value, str):
             writer.add_string(key, value)

@@ -56,7 +56,7 @@ def export_gguf(
     end = check_tokenizer(tokenizer, end_token)
     partial = path.with_name(path.name + ".partial")
     writer = gguf.GGUFWriter(partial, ARCHITECTURE)
-    _add_sizes(writer, language_model, quantisation)
+    add_sizes(writer, language_model, quantisation)
     for key, value in metadata.items():
         if isinstance(value, str):
             writer.add_string(key, value)
@@ -71,7 +71,8 @@ def export_gguf(
     partial.rename(path)
 
 
-def _add_sizes(writer: gguf.GGUFWriter, language_model: LlamaForCausalLM, quantisation: Quantisation) -> None:
+def add_sizes(writer: gguf.GGUFWriter, language_model: LlamaForCausalLM, quantisation: Quantisation) -> None:
+    """Writes the keys of a model's shape; of its matrices' type, too."""
     config = language_model.config
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     rope: dict[str, Any] = dict(config.rope_parameters or {})

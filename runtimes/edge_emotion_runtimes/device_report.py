@@ -139,14 +139,14 @@ def run_combination(bundle: str, encoder: str, llm: str, encoder_runtime: str) -
     from edge_emotion.audio import from_samples
     from edge_emotion.bundle import load_bundle
     from edge_emotion_runtimes.analyzer import Analyzer
-    from edge_emotion_runtimes.language_models import open_language_model
+    from edge_emotion_runtimes.language_models import open_variant
     from edge_emotion_runtimes.verify import read_golden, replay
 
     opened = load_bundle(bundle, verify=True)
     start = time.perf_counter()
     with (
         closing(_open_encoder(opened.encoder_path(encoder), encoder_runtime)) as audio_encoder,
-        closing(open_language_model(opened.llm_path(llm), opened.manifest.llm.context_tokens)) as model,
+        closing(open_variant(opened, opened.llm_variant(llm))) as model,
     ):
         load_s = time.perf_counter() - start
         taps = replay(opened, audio_encoder, model, encoder, llm)
