@@ -17,7 +17,7 @@ from transformers import LlamaForCausalLM
 from edge_emotion.errors import ExportError
 from edge_emotion_runtimes import llama_cpp_bindings as bindings
 
-from .gguf_llm import ARCHITECTURE, add_sizes, interleave_rotary_rows
+from .gguf_llm import ARCHITECTURE, add_sizes, interleave_rotary_rows, key_value_heads
 
 _PARTS = {".lora_A.default.weight": ".lora_a", ".lora_B.default.weight": ".lora_b"}
 
@@ -67,7 +67,7 @@ def export_adapter(
         if _PARTS[ending] == ".lora_b" and module.endswith("q_proj"):
             values = interleave_rotary_rows(values, config.num_attention_heads)
         if _PARTS[ending] == ".lora_b" and module.endswith("k_proj"):
-            values = interleave_rotary_rows(values, config.num_key_value_heads)
+            values = interleave_rotary_rows(values, key_value_heads(language_model))
         quantised = gguf.quants.quantize(np.ascontiguousarray(values), kind)
         writer.add_tensor(name + _PARTS[ending], quantised, raw_dtype=kind)
     writer.write_header_to_file()

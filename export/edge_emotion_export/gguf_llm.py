@@ -85,14 +85,15 @@ def add_sizes(writer: gguf.GGUFWriter, language_model: LlamaForCausalLM, quantis
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(_key_value_heads(language_model))
+    writer.add_head_count_kv(key_value_heads(language_model))
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_dimension_count(head_dim)
     writer.add_rope_freq_base(rope.get("rope_theta", 10000.0))
     writer.add_vocab_size(config.vocab_size)
 
 
-def _key_value_heads(language_model: LlamaForCausalLM) -> int:
+def key_value_heads(language_model: LlamaForCausalLM) -> int:
+    """Heads of keys and values; as many as of queries where the model does not say."""
     config = language_model.config
     return config.num_key_value_heads or config.num_attention_heads
 
@@ -166,7 +167,7 @@ def _add_tensors(writer: gguf.GGUFWriter, language_model: LlamaForCausalLM, quan
         if source.endswith("q_proj.weight"):
             values = interleave_rotary_rows(values, config.num_attention_heads)
         if source.endswith("k_proj.weight"):
-            values = interleave_rotary_rows(values, _key_value_heads(language_model))
+            values = interleave_rotary_rows(values, key_value_heads(language_model))
         kind = QUANTISATIONS[quantisation][0] if values.ndim > 1 else GGMLQuantizationType.F32
         if kind is GGMLQuantizationType.Q8_0 and values.shape[-1] % 32:
             raise ExportError(f"{source} has rows of {values.shape[-1]} values; {quantisation} needs a multiple of 32")
