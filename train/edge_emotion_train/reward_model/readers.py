@@ -88,6 +88,7 @@ class CachedReader:
         scale: Their standard deviations, `(cues,)`.
         labels: Number of emotion logits.
         frame_shape: Layers and width of the frames.
+        frames: Whether the frames are read; else the evidence alone.
         most_tokens: Longer texts are cut at the end, so that the body's context suffices.
     """
 
@@ -97,17 +98,18 @@ class CachedReader:
     scale: np.ndarray
     labels: int
     frame_shape: tuple[int, int]
+    frames: bool = True
     most_tokens: int = 320
 
     def __call__(self, items: Sequence[Item]) -> Batch:
         silence = CachedAudio(self.mean, np.zeros(self.labels), None)
         audios = [audio or silence for audio, _ in items]
-        pieces = [_piece(audio.frames, self.frame_shape) for audio in audios]
+        pieces = [_piece(audio.frames if self.frames else None, self.frame_shape) for audio in audios]
         frames, heard = pad_frames(pieces, self.evidence_tokens)
         for i, (audio, _) in enumerate(items):
             if audio is None:
                 heard[i] = False
-            elif audio.frames is None:
+            elif audio.frames is None or not self.frames:
                 heard[i, self.evidence_tokens :] = False
         values = (np.stack([audio.heard for audio in audios]) - self.mean) / self.scale
         placeholder = self.tokenizer.get_vocab_size()
