@@ -29,6 +29,7 @@ from edge_emotion.bundle import (
     write_manifest,
 )
 from edge_emotion.errors import ExportError
+from edge_emotion.targets import find_target
 from edge_emotion_runtimes.interfaces import LanguageModel
 from edge_emotion_runtimes.language_models import open_language_model
 from edge_emotion_runtimes.llama_cpp_model import LlamaCppModel
@@ -39,6 +40,7 @@ from edge_emotion_train.model import ENCODER_FRAMES_PER_S, TOKENS_PER_S
 
 from .card import FileMetadata, write_licences, write_readme
 from .clips import load_clips
+from .for_target import record_target, wanted_for, with_gpu_encoders
 from .gguf_llm import ARCHITECTURE, Quantisation, export_gguf
 from .golden import ReferenceClip, choose_golden, end_token, run_reference, save_golden
 from .measure import (
@@ -141,17 +143,28 @@ def main(
     force: bool = False,
     name: str | None = None,
     version: str | None = None,
+    target: str | None = None,
     **full_size: Any,
 ) -> int:
     """The command line's verb `export`: talks on stderr, returns 0 or raises an `EdgeEmotionError`.
 
-    `full_size` holds the options of `export_omni` that only a Qwen2.5-Omni checkpoint has.
+    `full_size` holds the options of `export_omni` that only a Qwen2.5-Omni checkpoint has; a `target` chooses those of
+    its variants that were not asked for.
     """
+    if target and part != "all":
+        raise ExportError(f"--target is for a whole bundle; leave it out with {part}")
     if is_omni_checkpoint(checkpoint):
+        if target:
+            full_size = wanted_for(target, checkpoint, full_size.get("adapters") or ()) | full_size
         export_omni(part, checkpoint, output, clips, force=force, name=name, version=version, **full_size)
+        if target:
+            record_target(output, find_target(target))
     elif full_size:
         given = ", ".join("--" + option.replace("_", "-") for option in full_size)
         raise ExportError(f"{given}: only for a Qwen2.5-Omni checkpoint, which {checkpoint} is not")
+    elif target:
+        with with_gpu_encoders(target, output, clips, force) as folder:
+            export_all(checkpoint, folder, clips, name=name or "nano", version=version)
     elif part == "all":
         export_all(checkpoint, output, clips, force, name or "nano", version)
     else:
