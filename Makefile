@@ -14,7 +14,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/nu
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo llama test lint types format clean
+.PHONY: help demo llama test lint types format wheelhouse clean
 
 help:
 	@echo "make demo     set up the device side (no compiler needed) and analyse examples/*.wav"
@@ -23,6 +23,7 @@ help:
 	@echo "make lint     ruff, ruff format --check, import-linter"
 	@echo "make types    pyright"
 	@echo "make format   let ruff rewrite the files"
+	@echo "make wheelhouse   all wheels for an installation without a network, into wheelhouse/"
 	@echo "make clean    remove caches and builds (rm -r .venv removes the environment)"
 	@echo "PYTHON=python3.12 make demo   chooses the interpreter (demo needs >= 3.10, test >= 3.11)"
 
@@ -45,6 +46,9 @@ types: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+wheelhouse:
+	deploy/wheelhouse.sh wheelhouse
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis

@@ -103,7 +103,7 @@ def draws(speakers: np.ndarray, seed: int = 0, samples: int = RESAMPLES) -> list
     return [np.concatenate([rng.choice(of[i], size=len(of[i])) for i in picked]) for picked in chosen]
 
 
-def compare(results: Results, base: str = "sft") -> dict[str, Any]:
+def compare(results: Results, base: str = "sft", samples: int = RESAMPLES) -> dict[str, Any]:
     """Per model and column: the figure, its interval, and the difference to `base` on the same clips with its own."""
     table: dict[str, Any] = {}
     for name, folds in results.items():
@@ -112,7 +112,7 @@ def compare(results: Results, base: str = "sft") -> dict[str, Any]:
         other = arrays_of([fold for fold in results[base] if fold["seed"] in done])
         if not np.array_equal(own["clip"], other["clip"]):
             raise ValueError(f"{name} and {base} did not hear the same clips")
-        resamples = draws(own["speaker"])
+        resamples = draws(own["speaker"], samples=samples)
         columns = {
             column: _figures(COLUMNS[column].figure, own, None if name == base else other, resamples)
             for column in COLUMNS
@@ -190,7 +190,7 @@ def _changed(column: Column, change: float, interval: Sequence[float]) -> str:
     return f"**{text}**" if low > 0 or high < 0 else text
 
 
-def replication(results: Results) -> list[str]:
+def replication(results: Results, samples: int = RESAMPLES) -> list[str]:
     """A sentence on each claim of the paper's ablation: does it hold at this size?"""
     sentences = []
     for claim, better, worse, column in PAPER:
@@ -199,7 +199,7 @@ def replication(results: Results) -> list[str]:
             continue
         shared = {fold["seed"] for fold in results[better]} & {fold["seed"] for fold in results[worse]}
         pair = {name: [fold for fold in results[name] if fold["seed"] in shared] for name in (better, worse)}
-        found = compare(pair, base=worse)[better][column]
+        found = compare(pair, base=worse, samples=samples)[better][column]
         low, high = (100 * bound for bound in found["difference_95"])
         verdict = "holds" if low > 0 else "is contradicted" if high < 0 else "does not show at this size"
         sentences.append(

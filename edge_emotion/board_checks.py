@@ -15,6 +15,7 @@ from typing import Any
 from edge_emotion import gpu_libraries
 from edge_emotion.board import Board, device_of
 from edge_emotion.gpu_libraries import Found, cards_of
+from edge_emotion.isolated import ask
 from edge_emotion.targets import Target
 
 
@@ -67,6 +68,7 @@ def check_machine(board: Board, root: Path = Path("/")) -> list[Finding]:
     findings.append(_check_driver(board, driver))
     findings += [_check_library(name, board, gpu_libraries.find(name, root)) for name in ("CUDA", "cuDNN", "TensorRT")]
     findings.append(_check_python_tensorrt(board, root))
+    findings.append(_check_cuda_python(findings))
     if board.is_jetson:
         findings += _check_settings(board, root)
     return findings
@@ -156,6 +158,22 @@ def _check_python_tensorrt(board: Board, root: Path) -> Finding:
     if _bindings_line(root):
         problem += "; the system has it, this virtual environment does not see it"
     return Finding(name, False, problem=problem, mend=mend, optional=_FASTER)
+
+
+def _check_cuda_python(findings: list[Finding]) -> Finding:
+    """cuda-python, which runs engines, of the same CUDA as the library that was found."""
+    name = "cuda-python"
+    found = next((item.details.get("version", "") for item in findings if item.name == "CUDA"), "")
+    version = "cuda-python>=12.6,<13" if found.startswith("12") else "cuda-python>=13"
+    answer = ask("import importlib.metadata", "{'version': importlib.metadata.version('cuda-python')}")
+    mend = f"pip install '{version}'"
+    if answer.problem:
+        return Finding(name, False, problem="not installed", mend=mend, optional="running engines of TensorRT")
+    have = str(answer.value["version"])
+    if found and have.partition(".")[0] != found.partition(".")[0]:
+        problem = f"{have} is for another CUDA than {found}"
+        return Finding(name, False, answer.value, problem, mend, "running engines of TensorRT", version)
+    return Finding(name, True, answer.value)
 
 
 def _apt_bindings() -> str:

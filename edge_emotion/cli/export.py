@@ -20,6 +20,7 @@ def export(
     name: str | None = None,
     bundle_version: str | None = None,
     base: Path | None = None,
+    target: Literal["cpu", "desktop-cuda", "jetson-orin-nano", "jetson-agx-orin", "jetson-thor"] | None = None,
     force: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     adapters: Annotated[list[Path] | None, Parameter(name="--adapter", negative="")] = None,
     encoders: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
@@ -46,6 +47,8 @@ def export(
         Version of the bundle; the package's by default.
     base
         Base language model of a checkpoint of adapters, where it is neither installed nor in the cache folder.
+    target
+        Kind of device: chooses the variants that suit it, adds encoders for its GPU, and is recorded in the manifest.
     force
         Replace a bundle that is there.
     adapters
@@ -64,6 +67,7 @@ def export(
     full_size = {option: value for option, value in given.items() if value is not None}
     full_size |= {"importance": False} if not importance else {}
     full_size |= {"keep_failing": True} if keep_failing else {}
+    full_size |= {"target": target} if target else {}
     exporter = import_from_extra("edge_emotion_export.export", extra="export")
     return exporter.main(
         part,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +18,7 @@ from .gguf_adapter import dequantise, export_adapter
 from .golden import ReferenceClip
 from .measure import TOLERANCE_FLOORS, language_model_figures, tokenizer_figures
 from .parity import check
+from .publishing import talk
 
 ADAPTER_NAME = "llm.lora.gguf"
 
@@ -38,7 +38,7 @@ def write_adapter(
     context_tokens = min(512, checkpoint.language_model.config.max_position_embeddings)
     with TemporaryDirectory(prefix=".base.", dir=folder.parent) as scratch:
         plain, exact = Path(scratch, "base.F32.gguf"), Path(scratch, "adapter.F32.gguf")
-        _talk(f"{base.name} in F32")
+        talk(f"{base.name} in F32")
         dequantise(base, plain)
         export_adapter(checkpoint.language_model, exact, GGMLQuantizationType.F32, labelled.gguf())
         options = {"threads": 1, "kv_type": "f32", "flash_attention": False}
@@ -47,7 +47,7 @@ def write_adapter(
             check("tokenizer", parity["tokenizer"])
             parity["adapter.F32"] = language_model_figures(checkpoint, references, model)
             check("adapter.F32", parity["adapter.F32"])
-    _talk(f"language model {ADAPTER_NAME} on {base.name}")
+    talk(f"language model {ADAPTER_NAME} on {base.name}")
     export_adapter(checkpoint.language_model, folder / ADAPTER_NAME, GGMLQuantizationType.F16, labelled.gguf())
     with closing(LlamaCppModel(base, context_tokens, threads=1, adapter=folder / ADAPTER_NAME)) as model:
         parity["adapter"] = language_model_figures(checkpoint, references, model)
@@ -76,7 +76,3 @@ def _base_path(checkpoint: Checkpoint) -> Path:
     if checkpoint.base_path is None:
         raise ExportError("the checkpoint's language model stands on no base model")
     return checkpoint.base_path
-
-
-def _talk(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)  # noqa: T201 - the command line's progress

@@ -6,10 +6,8 @@ import hashlib
 import importlib.metadata
 import json
 import math
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -18,17 +16,16 @@ import numpy as np
 
 import edge_emotion
 from edge_emotion.bundle import (
-    MANIFEST_NAME,
     Calibration,
     EncoderSpec,
     EncoderVariant,
     LlmSpec,
     LlmVariant,
     Manifest,
-    load_bundle,
     write_manifest,
 )
 from edge_emotion.errors import ExportError
+from edge_emotion.targets import find_target
 from edge_emotion_runtimes.interfaces import LanguageModel
 from edge_emotion_runtimes.language_models import open_language_model
 from edge_emotion_runtimes.llama_cpp_model import LlamaCppModel
@@ -41,6 +38,7 @@ from edge_emotion_train.model import ENCODER_FRAMES_PER_S, TOKENS_PER_S
 from .adapter import ADAPTER_NAME, quantisation_of, write_adapter
 from .card import FileMetadata, write_licences, write_readme
 from .clips import load_clips
+from .for_target import record_target, wanted_for, with_gpu_encoders
 from .gguf_llm import ARCHITECTURE, Quantisation, export_gguf
 from .golden import ReferenceClip, choose_golden, end_token, run_reference, save_golden
 from .measure import (
@@ -56,6 +54,7 @@ from .onnx_decoder import Precision
 from .onnx_encoder import MAX_SAMPLES, MIN_SAMPLES, export_onnx, quantise_int8
 from .onnx_llm import export_onnx_llm
 from .parity import LIMITS, check
+from .publishing import names_in, prove, published, report, sizes_in, talk
 
 # A built-in bundle must be small enough to come with the package; variants that are only a convenience yield to that.
 MAX_BUNDLE_BYTES = 40_000_000
@@ -96,7 +95,7 @@ def export_all(
         ExportError: An artefact failed its gate, clips are missing, or the target exists.
         ConfigError: The checkpoint is incomplete.
     """
-    with _published(output_folder, force) as folder:
+    with published(output_folder, force) as folder:
         checkpoint, references = _prepare(checkpoint_folder, clips, base)
         labelled = FileMetadata(name, version or edge_emotion.__version__, checkpoint)
         opsets, parity = _write_encoders(checkpoint, references, folder, labelled)
@@ -106,11 +105,11 @@ def export_all(
         _drop_what_does_not_fit(folder, parity, tolerances)
         receipts = _receipts(references, parity) | {"golden": {"tolerances": tolerances}}
         manifest = _manifest(checkpoint, labelled, folder, opsets, receipts)
-        (folder / "README.md").write_text(write_readme(manifest, _sizes(folder)), encoding="utf-8")
+        (folder / "README.md").write_text(write_readme(manifest, sizes_in(folder)), encoding="utf-8")
         (folder / "LICENSES").write_text(_licences(checkpoint, manifest.licence), encoding="utf-8")
         manifest = write_manifest(folder, manifest)
-        _prove(folder)
-    _report(output_folder)
+        prove(folder, checkpoint.base_path)
+    report(output_folder)
     return manifest
 
 
@@ -128,7 +127,7 @@ def export_part(
         ExportError: As `export_all`.
         ConfigError: As `export_all`.
     """
-    with _published(output_folder, force) as folder:
+    with published(output_folder, force) as folder:
         checkpoint, references = _prepare(checkpoint_folder, clips, base)
         labelled = FileMetadata(output_folder.resolve().name, edge_emotion.__version__, checkpoint)
         if part == "encoder":
@@ -137,7 +136,7 @@ def export_part(
             parity = _write_language_models(checkpoint, references, folder, labelled)
         receipts = _receipts(references, parity)
         (folder / "parity.json").write_text(json.dumps(receipts, indent=2) + "\n", encoding="utf-8")
-    _report(output_folder)
+    report(output_folder)
     return receipts
 
 
@@ -151,53 +150,33 @@ def main(
     name: str | None = None,
     version: str | None = None,
     base: Path | None = None,
+    target: str | None = None,
     **full_size: Any,
 ) -> int:
     """The command line's verb `export`: talks on stderr, returns 0 or raises an `EdgeEmotionError`.
 
-    `full_size` holds the options of `export_omni` that only a Qwen2.5-Omni checkpoint has.
+    `full_size` holds the options of `export_omni` that only a Qwen2.5-Omni checkpoint has; a `target` chooses those of
+    its variants that were not asked for.
     """
+    if target and part != "all":
+        raise ExportError(f"--target is for a whole bundle; leave it out with {part}")
     if is_omni_checkpoint(checkpoint):
+        if target:
+            full_size = wanted_for(target, checkpoint, full_size.get("adapters") or ()) | full_size
         export_omni(part, checkpoint, output, clips, force=force, name=name, version=version, **full_size)
+        if target:
+            record_target(output, find_target(target))
     elif full_size:
         given = ", ".join("--" + option.replace("_", "-") for option in full_size)
         raise ExportError(f"{given}: only for a Qwen2.5-Omni checkpoint, which {checkpoint} is not")
+    elif target:
+        with with_gpu_encoders(target, output, clips, force) as folder:
+            export_all(checkpoint, folder, clips, name=name or "nano", version=version, base=base)
     elif part == "all":
         export_all(checkpoint, output, clips, force, name or "nano", version, base)
     else:
         export_part(part, checkpoint, output, clips, force, base)
     return 0
-
-
-def _talk(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)  # noqa: T201 - the command line's progress
-
-
-@contextmanager
-def _published(target: Path, force: bool) -> Iterator[Path]:
-    """A folder beside the target to write in; it takes the target's place when the block ends well."""
-    if target.exists() and not force:
-        raise ExportError(f"{target} is there already; give --force to replace it, or another --output")
-    ours = {MANIFEST_NAME, "parity.json"}
-    if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not ours & set(_names(target)))):
-        raise ExportError(f"{target} is not an earlier export, so it is not replaced; give another --output")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
-        folder, old = Path(scratch, "new"), Path(scratch, "old")
-        folder.mkdir()
-        yield folder
-        if target.exists():
-            target.rename(old)
-        try:
-            folder.rename(target)
-        except OSError:
-            if old.exists():
-                old.rename(target)
-            raise
-
-
-def _names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 def _prepare(
@@ -206,7 +185,7 @@ def _prepare(
     checkpoint = load_checkpoint(Path(checkpoint_folder), base)
     _check_context(checkpoint)
     waveforms = load_clips(clips, round(_max_window_s(checkpoint) * SAMPLE_RATE_HZ))
-    _talk(f"running the reference on {len(waveforms)} clips")
+    talk(f"running the reference on {len(waveforms)} clips")
     return checkpoint, [run_reference(checkpoint, waveform) for waveform in waveforms]
 
 
@@ -237,7 +216,7 @@ def _write_encoders(
     full, small = folder / "encoder.fp32.onnx", folder / "encoder.int8.onnx"
     opsets, parity = {}, {}
     for precision, path in (("fp32", full), ("int8", small)):
-        _talk(f"encoder {precision}")
+        talk(f"encoder {precision}")
         if precision == "fp32":
             opsets[precision] = export_onnx(checkpoint.tower, path, labelled.onnx())
         else:
@@ -273,7 +252,7 @@ def _language_model_parity(
     checkpoint: Checkpoint, references: Sequence[ReferenceClip], path: Path, artefact: str, tokenizer: str
 ) -> dict[str, dict[str, float]]:
     """Figures of one file, and of its tokenizer where the file is exact: the others hold the same one."""
-    _talk(f"language model {path.name}")
+    talk(f"language model {path.name}")
     parity = {}
     exact = artefact in ("F32", "llm.fp32")
     with closing(_open_language_model(checkpoint, path, exact)) as model:
@@ -307,7 +286,7 @@ def _check_end_to_end(
     for artefact, name in pairs:
         if not (folder / name).is_file():
             continue
-        _talk(f"encoder.int8.onnx and {name} together")
+        talk(f"encoder.int8.onnx and {name} together")
         with (
             OnnxEncoder(folder / "encoder.int8.onnx", threads=1) as encoder,
             closing(_open_language_model(checkpoint, folder / name)) as model,
@@ -318,7 +297,7 @@ def _check_end_to_end(
 
 def _write_golden(checkpoint: Checkpoint, waveforms: Sequence[np.ndarray], folder: Path) -> dict[str, dict[str, float]]:
     """Writes the golden taps and returns the tolerances they are replayed with."""
-    _talk("golden clips")
+    talk("golden clips")
     save_golden(folder / GOLDEN_NAME, choose_golden(checkpoint, waveforms))
     with np.load(folder / GOLDEN_NAME, allow_pickle=False) as archive:
         golden = {key: archive[key] for key in archive.files}
@@ -338,12 +317,12 @@ def _drop_what_does_not_fit(
     folder: Path, parity: dict[str, dict[str, float]], tolerances: dict[str, dict[str, float]]
 ) -> None:
     for name in DISPENSABLE:
-        total = sum(_sizes(folder).values())
+        total = sum(sizes_in(folder).values())
         if total <= MAX_BUNDLE_BYTES:
             return
         if not (folder / name).is_file():
             continue
-        _talk(f"{total / 1e6:.1f} MB are more than {MAX_BUNDLE_BYTES / 1e6:.0f}: {name} is left out")
+        talk(f"{total / 1e6:.1f} MB are more than {MAX_BUNDLE_BYTES / 1e6:.0f}: {name} is left out")
         (folder / name).unlink()
         part, variant = name.split(".")[:2]
         if part == "llm":
@@ -357,10 +336,6 @@ def _llm_files(folder: Path, checkpoint: Checkpoint) -> dict[str, str]:
     """Quantisation -> file of the language models in a folder, the preferred one first."""
     files = {quantisation_of(checkpoint): ADAPTER_NAME} if checkpoint.base_model else LLM_FILES
     return {quantisation: file for quantisation, file in files.items() if (folder / file).is_file()}
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    return {name: (folder / name).stat().st_size for name in _names(folder)}
 
 
 def _receipts(references: Sequence[ReferenceClip], parity: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
@@ -378,7 +353,7 @@ def _manifest(
     checkpoint: Checkpoint, labelled: FileMetadata, folder: Path, opsets: Mapping[str, int], receipts: Mapping[str, Any]
 ) -> Manifest:
     sizes = checkpoint.sizes
-    files = _names(folder)
+    files = names_in(folder)
     packages = ("torch", "onnx", "onnxruntime", "gguf", "llama-cpp-python")
     return Manifest(
         name=labelled.name,
@@ -414,25 +389,3 @@ def _manifest(
 
 def _licences(checkpoint: Checkpoint, licence: str) -> str:
     return write_licences(licence, checkpoint.provenance.get("sources", {}))
-
-
-def _prove(folder: Path) -> None:
-    """Opens the finished bundle as a device does, and replays its golden clips with every variant."""
-    from edge_emotion_runtimes.verify import verify_bundle
-
-    _talk("verifying the finished bundle")
-    bundle = load_bundle(str(folder.resolve()))
-    encoders = [variant.precision for variant in bundle.manifest.encoder.variants]
-    models = [variant.quantisation for variant in bundle.manifest.llm.variants]
-    for encoder, llm in [*((encoder, models[0]) for encoder in encoders), *((encoders[0], llm) for llm in models[1:])]:
-        report = verify_bundle(bundle, encoder, llm)
-        failed = [tap for tap in report.taps if not tap.passed]
-        if failed:
-            raise ExportError(f"the finished bundle fails its own golden clips with {encoder} and {llm}: {failed}")
-
-
-def _report(folder: Path) -> None:
-    sizes = _sizes(folder)
-    for name, size in sizes.items():
-        _talk(f"  {name:20s} {size / 1e6:7.3f} MB")
-    _talk(f"  {'in all':20s} {sum(sizes.values()) / 1e6:7.3f} MB in {folder}")

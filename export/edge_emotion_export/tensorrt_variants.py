@@ -6,6 +6,7 @@ as float32 of rounded weights. What a GPU makes of it is for `edge-emotion verif
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -65,13 +66,24 @@ def add_tensorrt_encoders(
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
         folder = Path(scratch, "bundle")
-        shutil.copytree(opened.path, folder)
+        shutil.copytree(opened.path, folder, copy_function=_link_or_copy)
         verdicts = write_tensorrt_encoders(folder, waveforms, precisions, keep_failing)
         if not any(verdict["written"] for verdict in verdicts.values()):
             raise ExportError("no encoder for TensorRT passed its gate: " + "; ".join(map(_why, verdicts.values())))
         manifest = _extended(folder, load_bundle(folder, verify=False).manifest, verdicts)
         folder.rename(output)
     return manifest
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """Weights are never written to again, so a copy on one disk shares them; the texts are rewritten."""
+    if source.endswith((".onnx", ".data", ".gguf")):
+        try:
+            os.link(source, target)
+            return
+        except OSError:  # another disk, or one without links
+            pass
+    shutil.copy2(source, target)
 
 
 def write_tensorrt_encoders(

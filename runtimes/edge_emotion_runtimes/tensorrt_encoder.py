@@ -177,6 +177,8 @@ class TensorrtEncoder:
         """Free the GPU's memory; a second call does nothing."""
         with self._lock:
             executions, self._executions = self._executions, {}
+            if executions:
+                cuda_api.use(self.device.index)
             for execution in executions.values():
                 execution.close()
             self._engine = self._runtime = None

@@ -125,8 +125,12 @@ class Execution:
 
     def _record(self, views: dict[str, np.ndarray]) -> None:
         """Records a run as a CUDA graph; an engine that cannot be recorded runs as before."""
-        cuda_api.begin_capture(self._stream)
         problem: EdgeEmotionError | None = None
+        try:
+            cuda_api.begin_capture(self._stream)
+        except EdgeEmotionError as error:
+            self._give_up_recording(error)
+            return
         try:
             self._enqueue(views)
         except EdgeEmotionError as error:
@@ -139,6 +143,9 @@ class Execution:
             cuda_api.destroy_graph(graph)
         except EdgeEmotionError as error:
             problem = problem or error
+        self._give_up_recording(problem)
+
+    def _give_up_recording(self, problem: EdgeEmotionError) -> None:
         self._recordable = False
         self.notes.append(f"no CUDA graph: {problem}")
 

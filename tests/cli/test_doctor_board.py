@@ -74,6 +74,7 @@ def test_a_board_with_everything(tmp_path: Path, compiled) -> None:
     assert versions == {"CUDA": "12.6", "cuDNN": "9.3.0", "TensorRT": "10.3.0"}
     assert all(found[name].works for name in versions)
     assert gpu_libraries.this_device(root).name == "this orin-nano-8g"
+    assert found["cuda-python"].works or found["cuda-python"].mend == "pip install 'cuda-python>=12.6,<13'"
 
 
 def test_a_bare_board_gets_exact_lines(tmp_path: Path) -> None:

@@ -17,12 +17,15 @@ from edge_emotion.audio import load_audio
 from edge_emotion.bundle import load_bundle
 from edge_emotion.errors import ExportError
 from edge_emotion_export import parity, tensorrt_graph, tensorrt_variants
+from edge_emotion_export.omni_checkpoint import open_omni
+from edge_emotion_export.omni_graph import write_encoder
 from edge_emotion_export.tensorrt_calibration import largest_values
 from edge_emotion_export.tensorrt_graph import write_fp16, write_int8_qdq
 from edge_emotion_export.tensorrt_lint import lint
 from edge_emotion_export.tensorrt_variants import add_tensorrt_encoders, write_tensorrt_encoders
 from edge_emotion_runtimes.onnx_encoder import OnnxEncoder
 from edge_emotion_runtimes.verify import verify_bundle
+from tests.thinker.tiny_omni import build_thinker, save_published, train_tokenizer
 
 ROOT = Path(__file__).parents[2]
 NANO = ROOT / "edge_emotion" / "bundles" / "nano"
@@ -233,3 +236,40 @@ def test_a_target_that_exists_is_left_alone(tmp_path):
     with pytest.raises(ExportError, match="there already"):
         add_tensorrt_encoders(str(NANO), tmp_path / "mine", CLIPS)
     assert not list((tmp_path / "mine").iterdir())
+
+
+@pytest.fixture(scope="module")
+def omni_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The fp32 audio tower of a tiny random Qwen2.5-Omni, as its exporter writes it."""
+    tokenizer = train_tokenizer()
+    checkpoint = save_published(tmp_path_factory.mktemp("omni") / "tiny", build_thinker(tokenizer), tokenizer)
+    folder = tmp_path_factory.mktemp("tower")
+    write_encoder(open_omni(checkpoint), folder / "encoder.fp32.onnx", "fp32", {"sample_rate": "16000"})
+    return folder
+
+
+@pytest.mark.parametrize("inline_bytes", [2**30, 1000], ids=["one file", "weights apart"])
+def test_the_tower_of_a_qwen_omni(omni_folder, tmp_path, monkeypatch, inline_bytes):
+    monkeypatch.setattr(tensorrt_graph, "MAX_INLINE_BYTES", inline_bytes)
+    folder = tmp_path / "tower"
+    shutil.copytree(omni_folder, folder)
+    waveforms = [load_audio(path).samples[:24_000] for path in CLIPS]
+    verdicts = write_tensorrt_encoders(folder, [*waveforms, waveforms[0][:20_000], waveforms[0]], keep_failing=True)
+    for precision, verdict in verdicts.items():
+        assert verdict["gate"] == f"omni.{precision}"
+        assert verdict["figures"]["embeddings_cosine_min"] > (0.999 if precision == "fp16" else 0.95)
+        assert (folder / f"encoder.{precision}.onnx.data").is_file() == (inline_bytes == 1000)
+        assert lint(folder / f"encoder.{precision}.onnx") == []
+    assert not list(folder.glob("*.partial"))
+    model = onnx.load(folder / "encoder.int8-qdq.onnx", load_external_data=False)
+    names = [node.name for node in model.graph.node if node.name.endswith("/quantise")]
+    assert "layers.0.fc1/MatMul/quantise" in names
+    assert not [name for name in names if "v_proj" in name or "out_proj" in name]
+
+
+def test_a_copy_shares_weights_and_leaves_the_original_as_it_was(bundle):
+    assert (bundle / "llm.int8.onnx").stat().st_ino == (NANO / "llm.int8.onnx").stat().st_ino or (
+        bundle.stat().st_dev != NANO.stat().st_dev
+    )
+    assert "int8-qdq" not in (NANO / "README.md").read_text()
+    assert load_bundle(NANO).manifest.encoder.variants != load_bundle(bundle).manifest.encoder.variants

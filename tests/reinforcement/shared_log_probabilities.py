@@ -23,7 +23,7 @@ def main() -> None:
     torch.set_num_threads(1)
     run.PtrGrpoTrainer = Recording  # type: ignore[misc]
     parts = make_parts()
-    trainer: Any = parts.trainer(make_config(folder, steps=3, batch_size=2), folder / "run", adapter)
+    trainer: Any = parts.trainer(make_config(folder, steps=3, prompts_per_step=4), folder / "run", adapter)
     trainer.train()
     vocabulary = parts.policy.config.vocab_size
     found = {"processes": processes().num_processes, "samples": 0, "worst": 0.0, "least_change": float("inf")}

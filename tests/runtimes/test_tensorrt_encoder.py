@@ -224,15 +224,15 @@ def test_memory_that_runs_out_while_building(load, gpu, cache):
 
 def test_too_little_memory_is_refused_before_the_build(load, gpu, monkeypatch):
     monkeypatch.setattr(tensorrt_builder, "available_memory", lambda: 2**29)
-    with pytest.raises(RuntimeUnavailableError, match=r"takes about 1\.0 GiB, 0\.5 GiB of memory are available"):
+    with pytest.raises(RuntimeUnavailableError, match=r"takes about 0\.7 GiB, 0\.5 GiB of memory are available"):
         load()
     assert gpu.builds == 0
 
 
 def test_the_memory_guard():
     check_memory(2**30, 5 * 2**30, "memory")
-    with pytest.raises(RuntimeUnavailableError, match=r"5\.0 GiB, 4\.9 GiB of memory"):
-        check_memory(2**30, int(4.9 * 2**30), "memory")
+    with pytest.raises(RuntimeUnavailableError, match=r"4\.7 GiB, 4\.6 GiB of memory"):
+        check_memory(2**30, int(4.6 * 2**30), "memory")
     assert tensorrt_builder.available_memory() > 2**20
 
 
@@ -256,8 +256,12 @@ def test_the_same_length_again_is_replayed_as_a_graph(load, gpu):
     assert gpu.captures == 2
 
 
-def test_an_engine_that_cannot_be_recorded_runs_all_the_same(load, gpu):
-    gpu.refusing.add("capture")
+@pytest.mark.parametrize("failing", ["capture", "cudaStreamBeginCapture", "cudaGraphInstantiate"])
+def test_an_engine_that_cannot_be_recorded_runs_all_the_same(load, gpu, failing):
+    if failing == "capture":
+        gpu.refusing.add(failing)
+    else:
+        gpu.failing[failing] = "cudaErrorStreamCaptureUnsupported"
     encoder = load()
     first = [encoder.encode(noise(8000)).embeddings for _ in range(3)]
     assert all((embeddings == first[0]).all() for embeddings in first)

@@ -13,7 +13,9 @@ from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration as Thinker
 
+from edge_emotion.bundle import load_bundle
 from edge_emotion.errors import ConfigError
+from edge_emotion_export.export import main as export
 from edge_emotion_export.omni_checkpoint import open_omni
 from edge_emotion_export.omni_prompt import read_speech
 from edge_emotion_train.reinforcement.log import read_log
@@ -23,7 +25,7 @@ from edge_emotion_train.thinker import model as thinker_model
 from edge_emotion_train.thinker import reinforced, supervised
 from edge_emotion_train.thinker.model import load_thinker, lora
 from edge_emotion_train.thinker.processor import load_processor
-from tests.thinker.conftest import Data
+from tests.thinker.conftest import CLIPS, Data
 
 REPLIES = (
     "<think>I hear a very high pitch and fast speech. This points to anger.</think><answer>anger</answer>",
@@ -180,6 +182,11 @@ def test_every_stage_from_the_one_before(
     speech = read_speech(result)
     assert speech.labels == ("anger", "happiness", "neutral", "sadness")
     assert speech.prompt.after_audio.endswith("sadness.<|im_end|>\n<|im_start|>assistant\n")
+    bundle = tmp_path / "bundle"
+    assert (
+        export("all", checkpoint=result, output=bundle, clips=[CLIPS["neutral"]], keep_failing=True, llms=["F16"]) == 0
+    )
+    assert load_bundle(bundle).manifest.prompt == speech.prompt
 
 
 @pytest.mark.parametrize(

@@ -77,8 +77,13 @@ def run(stage: str, config_path: Path, overrides: Sequence[str] = ()) -> None:
         from .reinforcement.stage import grpo_stage
 
         grpo_stage(read_config_of(GrpoConfig, config_path, overrides))
+    elif stage == "reward":
+        from .reward_model.config import RewardConfig
+        from .reward_model.stage import reward_stage
+
+        reward_stage(read_config_of(RewardConfig, config_path, overrides))
     else:
-        raise ConfigError(f"unknown stage {stage!r}; stages: {', '.join([*stages, 'grpo', 'plan'])}")
+        raise ConfigError(f"unknown stage {stage!r}; stages: {', '.join([*stages, 'grpo', 'reward', 'plan'])}")
 
 
 def features_stage(config: SftConfig) -> None:

@@ -69,6 +69,7 @@ def save_reward_model(folder: Path, checkpoint: RewardCheckpoint) -> None:
         "cue_mean": reader.mean.tolist(),
         "cue_scale": reader.scale.tolist(),
         "frame_shape": list(reader.frame_shape),
+        "frames": reader.frames,
         "thresholds": checkpoint.thresholds.to_dict(),
         "calibration": {name: asdict(one) for name, one in zip(DIMENSIONS, checkpoint.calibration, strict=True)},
         "provenance": dict(checkpoint.provenance),
@@ -106,6 +107,7 @@ def load_reward_model(folder: Path, untrained_seed: int | None = None) -> Reward
         np.array(found["cue_scale"]),
         len(found["labels"]),
         (found["frame_shape"][0], found["frame_shape"][1]),
+        found["frames"],
     )
     return RewardCheckpoint(
         model.eval(),

@@ -8,7 +8,7 @@ from pathlib import Path
 from edge_emotion.errors import ConfigError
 
 _AT_LEAST_ONE = ("layers", "steps", "batch_size", "save_every")
-_NOT_NEGATIVE = ("seed", "variants", "learning_rate", "claim_weight")
+_NOT_NEGATIVE = ("seed", "variants", "learning_rate", "claim_weight", "text_weight")
 _LEAST = dict.fromkeys(_AT_LEAST_ONE, 1) | dict.fromkeys(_NOT_NEGATIVE, 0) | {"vocabulary": 263}
 _SHARES = ("frames_dropped", "audio_dropped", "full_share")
 
@@ -22,6 +22,7 @@ class RewardConfig:
         encoder_weights: Whisper encoder.
         sft: Configuration of the supervised model: cues, labels, encoder and evidence are as in it.
         cache: Folder of encoder features, as in `sft`.
+        start: Checkpoint of a supervised model to start from, with its vocabulary and sizes; None starts with nothing.
         output: Folder of the reward model; `training/` in it holds the tuples and what a run needs to go on.
         resume: Go on from the last checkpoint in `output`.
         force: Start anew although `output` holds a run.
@@ -34,7 +35,9 @@ class RewardConfig:
         layers: Its depth.
         vocabulary: Size of its BPE.
         claim_weight: Weight of the loss of single claims; 0 trains on scores alone.
-        frames_dropped: Share of samples whose audio tokens are withheld.
+        text_weight: Weight of the loss of the next word in true texts; 0 leaves it out.
+        frames_dropped: Share of samples whose audio tokens are withheld; with 1 the model hears the evidence tokens
+            alone, when it judges as well.
         audio_dropped: Share of samples that are text alone.
         steps: Optimiser steps.
         batch_size: Tuples per step.
@@ -47,6 +50,7 @@ class RewardConfig:
     encoder_weights: Path
     sft: Path = Path("train/configs/nano.yaml")
     cache: Path = Path("runs/nano/cache")
+    start: Path | None = None
     output: Path = Path("runs/nano_reward/checkpoint")
     resume: bool = False
     force: bool = False
@@ -59,6 +63,7 @@ class RewardConfig:
     layers: int = 4
     vocabulary: int = 1024
     claim_weight: float = 1.0
+    text_weight: float = 0.5
     frames_dropped: float = 0.5
     audio_dropped: float = 0.05
     steps: int = 1000
@@ -73,6 +78,7 @@ class RewardConfig:
             *(f"data: no folder {self.data}" for _ in [0] if not self.data.is_dir()),
             *(f"encoder_weights: nothing at {self.encoder_weights}" for _ in [0] if not self.encoder_weights.exists()),
             *(f"sft: no file {self.sft}" for _ in [0] if not self.sft.is_file()),
+            *(f"start: no checkpoint in {self.start}" for _ in [0] if self.start and not self.start.is_dir()),
             *("resume, force: cannot both be set" for _ in [0] if self.resume and self.force),
             *(
                 f"held_out_speakers, calibration_speakers: {', '.join(both)} cannot be both; figures of a speaker that "
@@ -82,11 +88,7 @@ class RewardConfig:
             ),
             *("calibration_speakers: needs at least one" for _ in [0] if not self.calibration_speakers),
             *(f"{name}: must be in 0..1" for name in _SHARES if not 0 <= getattr(self, name) <= 1),
-            *(
-                "frames_dropped, audio_dropped: together more than 1"
-                for _ in [0]
-                if self.frames_dropped + self.audio_dropped > 1
-            ),
+            *("audio_dropped: nothing would be heard" for _ in [0] if self.audio_dropped >= 1),
             *(
                 f"embedding_dim: {self.embedding_dim} is no positive multiple of 64"
                 for _ in [0]

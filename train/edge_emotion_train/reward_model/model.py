@@ -6,8 +6,9 @@ same value each time, and scores between the whole numbers, which a policy can c
 logits, "more than 1" to "more than 4"; the score is 1 plus the sum of their probabilities (Frank & Hall, 2001), so that
 to mistake 5 for 1 costs more than to mistake it for 4.
 
-A second head, used in training alone, tells of each acoustic claim at its last token whether it is true. Its signal is
-several times as dense as one score per text, and a small model learns to compare words with sound by it.
+Four scores are little to learn from for a model that begins with nothing. Two losses of training alone make its signal
+denser: a head tells of each acoustic claim, at its last token, whether it is true; and where a text is unbroken and
+true, the next word is predicted from what is heard, as in supervised training.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from edge_emotion_train.reinforcement.rewards import DIMENSIONS
 
 STEPS = 4  # between the scores 1..5
 UNCLAIMED = -1.0
+UNREAD = -100
 
 
 class RewardModel(nn.Module):
@@ -31,17 +33,24 @@ class RewardModel(nn.Module):
             Qwen2.5-Omni's thinker.
         hidden_size: Width of its hidden states.
         claim_weight: Weight of the claims' loss beside the scores'.
+        text_weight: Weight of the next word's loss; the body's embeddings are its output layer.
     """
 
-    def __init__(self, body: nn.Module, hidden_size: int, claim_weight: float = 1.0) -> None:
+    def __init__(self, body: nn.Module, hidden_size: int, claim_weight: float = 1.0, text_weight: float = 0.0) -> None:
         super().__init__()
         self.body = body
         self.score_head = nn.Linear(hidden_size, len(DIMENSIONS) * STEPS)
         self.claim_head = nn.Linear(hidden_size, 1)
         self.claim_weight = claim_weight
+        self.text_weight = text_weight
 
     def forward(
-        self, attention_mask: Tensor, scores: Tensor | None = None, claims: Tensor | None = None, **inputs: Any
+        self,
+        attention_mask: Tensor,
+        scores: Tensor | None = None,
+        claims: Tensor | None = None,
+        texts: Tensor | None = None,
+        **inputs: Any,
     ) -> dict[str, Tensor]:
         """Logits `(batch, 4 dimensions, 4 steps)` and, where scores are given, the loss.
 
@@ -49,6 +58,7 @@ class RewardModel(nn.Module):
             attention_mask: `(batch, tokens)`, padded on the right.
             scores: `(batch, 4)`, 1..5.
             claims: `(batch, tokens)`: 1 at the last token of a true claim, 0 of a false one, `UNCLAIMED` elsewhere.
+            texts: `(batch, tokens)`: the token that follows where it is to be predicted, `UNREAD` elsewhere.
             inputs: What else the body reads.
         """
         hidden = self.body(attention_mask=attention_mask, use_cache=False, **inputs).last_hidden_state
@@ -63,6 +73,12 @@ class RewardModel(nn.Module):
             # A sum over nothing, not a mean: a batch without claims must not give NaN.
             per_claim = nn.functional.binary_cross_entropy_with_logits(found, claims[stated], reduction="sum")
             loss = loss + self.claim_weight * per_claim / max(1, len(found))
+        if texts is not None and self.text_weight:
+            read = texts != UNREAD
+            words: Any = self.body.get_input_embeddings()  # pyright: ignore[reportCallIssue]
+            guesses = (hidden[read] @ words.weight.T).float()
+            per_word = nn.functional.cross_entropy(guesses, texts[read], reduction="sum")
+            loss = loss + self.text_weight * per_word / max(1, len(guesses))
         return {"loss": loss, "logits": logits}
 
 

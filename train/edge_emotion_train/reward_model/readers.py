@@ -1,11 +1,11 @@
-"""From recordings and reasonings to what a body reads: one reader for cached features, one for Hugging Face processors.
+"""From recordings and reasonings to what a body reads; this reader takes cached features, `conversations.py` files.
 
 A reader also says which characters of the reasoning its last tokens cover, by which claims find their tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,6 @@ from torch import Tensor
 
 from edge_emotion_train.evidence import position_matrix
 from edge_emotion_train.features import FeatureSet
-from edge_emotion_train.labelling.rows import user_message
-from edge_emotion_train.labelling.view_reward import RUBRIC
 from edge_emotion_train.model import STACKED_FRAMES
 from edge_emotion_train.sft import pad_frames
 from edge_emotion_train.tokenizer import TAGS
@@ -88,6 +86,7 @@ class CachedReader:
         scale: Their standard deviations, `(cues,)`.
         labels: Number of emotion logits.
         frame_shape: Layers and width of the frames.
+        frames: Whether the frames are read; else the evidence alone.
         most_tokens: Longer texts are cut at the end, so that the body's context suffices.
     """
 
@@ -97,17 +96,18 @@ class CachedReader:
     scale: np.ndarray
     labels: int
     frame_shape: tuple[int, int]
+    frames: bool = True
     most_tokens: int = 320
 
     def __call__(self, items: Sequence[Item]) -> Batch:
         silence = CachedAudio(self.mean, np.zeros(self.labels), None)
         audios = [audio or silence for audio, _ in items]
-        pieces = [_piece(audio.frames, self.frame_shape) for audio in audios]
+        pieces = [_piece(audio.frames if self.frames else None, self.frame_shape) for audio in audios]
         frames, heard = pad_frames(pieces, self.evidence_tokens)
         for i, (audio, _) in enumerate(items):
             if audio is None:
                 heard[i] = False
-            elif audio.frames is None:
+            elif audio.frames is None or not self.frames:
                 heard[i, self.evidence_tokens :] = False
         values = (np.stack([audio.heard for audio in audios]) - self.mean) / self.scale
         placeholder = self.tokenizer.get_vocab_size()
@@ -135,37 +135,6 @@ def _piece(frames: np.ndarray | None, shape: tuple[int, int]) -> Tensor:
     if frames is None or not len(frames):
         return torch.zeros(shape[0], STACKED_FRAMES, shape[1])
     return torch.from_numpy(np.array(frames)).float().transpose(0, 1)
-
-
-@dataclass(frozen=True)
-class ConversationReader:
-    """Reads files of recordings and the rubric of the reward view, through a processor such as the thinker's."""
-
-    processor: Any
-
-    def __call__(self, items: Sequence[Item]) -> Batch:
-        messages = [
-            [user_message([] if audio is None else [str(audio)], RUBRIC.format(reasoning=reasoning))]
-            for audio, reasoning in items
-        ]
-        read = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
-        input_ids, attention_mask = pad_right([torch.tensor(row) for row in read["input_ids"]])
-        fields: Mapping[str, Any] = {
-            name: torch.as_tensor(np.array(values))
-            for name, values in read.items()
-            if name not in ("input_ids", "attention_mask")
-        }
-        offsets = [self._tail(reasoning, row) for (_, reasoning), row in zip(items, read["input_ids"], strict=True)]
-        return Batch({"input_ids": input_ids, "attention_mask": attention_mask, **fields}, offsets)
-
-    def _tail(self, reasoning: str, ids: Sequence[int]) -> list[tuple[int, int]]:
-        """Offsets of the reasoning and what follows; none where a token reaches across its beginning."""
-        text = f" {reasoning}<|im_end|>\n<|im_start|>assistant\n"
-        tail = self.processor.tokenizer(text, return_offsets_mapping=True)
-        if list(ids[-len(tail["input_ids"]) :]) != tail["input_ids"]:
-            return []
-        # One less: the blank before the reasoning.
-        return [(max(0, start - 1), max(0, end - 1)) for start, end in tail["offset_mapping"]]
 
 
 def pad_right(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from scipy.stats import rankdata
 from edge_emotion.cues import Thresholds
 from edge_emotion.errors import ConfigError
 from edge_emotion.prompt import Prompt
+from edge_emotion_train.checkpoint import load_checkpoint
 from edge_emotion_train.config import SftConfig, read_config
 from edge_emotion_train.evidence import (
     EvidenceFit,
@@ -39,12 +40,13 @@ from edge_emotion_train.reward_model.model import RewardModel
 from edge_emotion_train.reward_model.readers import CachedAudio, CachedReader
 from edge_emotion_train.reward_model.training import RewardCollator, predict, reward_trainer, train
 from edge_emotion_train.reward_model.tuples import RewardTuple, load_tuples, make_tuples, row_key, save_tuples
+from edge_emotion_train.sft import SpeechLanguageModel
 from edge_emotion_train.tokenizer import train_tokenizer
 from edge_emotion_train.training_data import load_training_features
 
 CORPUS = "emodb"
 # What may change between a run and its resumption.
-_FREE = ("data", "encoder_weights", "sft", "cache", "output", "resume", "force", "save_every", "report_to")
+_FREE = ("data", "encoder_weights", "sft", "cache", "start", "output", "resume", "force", "save_every", "report_to")
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ def reward_stage(config: RewardConfig) -> None:
         "config": {name: value for name, value in asdict(config).items() if not isinstance(value, Path)},
         "training_speakers": sorted({item.speaker for item in own}),
         "tuples": len(own),
+        "unheard_by_start": unheard_by(config.start),
         "data_sha256": data_hash,
         "versions": {name: version(name) for name in ("torch", "transformers", "scikit-learn", "numpy", "tokenizers")},
         "calibration": figures,
@@ -201,11 +204,22 @@ def build_reward_model(
     config: RewardConfig,
     sft: SftConfig,
 ) -> tuple[RewardModel, CachedReader]:
-    """A fresh model with a BPE of its own: the full texts have more words than nano ever writes."""
+    """A fresh model with a BPE of its own, or one that continues a supervised model.
+
+    Raises:
+        ConfigError: `start` holds a model of other cues or labels.
+    """
     torch.manual_seed(config.seed)
-    tokenizer = train_tokenizer([item.reasoning for item in tuples], config.vocabulary)
-    sizes = replace(sft, embedding_dim=config.embedding_dim, language_model_layers=config.layers)
-    speech = build_model(sizes, tokenizer, features.frames.shape[2])
+    if config.start is None:
+        tokenizer = train_tokenizer([item.reasoning for item in tuples], config.vocabulary)
+        sizes = replace(sft, embedding_dim=config.embedding_dim, language_model_layers=config.layers)
+        speech = build_model(sizes, tokenizer, features.frames.shape[2])
+    else:
+        start = load_checkpoint(config.start)
+        if (start.cues, start.labels) != (sft.cues, sft.labels):
+            raise ConfigError(f"start: {config.start} knows other cues or labels than {config.sft}")
+        tokenizer = start.tokenizer
+        speech = SpeechLanguageModel(start.tower.evidence, start.tower.audio, start.language_model)
     set_levels(speech.evidence, population.evidence, population.thresholds, population.deviation)
     body = policy_of(speech, tokenizer, Prompt()).model
     reader = CachedReader(
@@ -215,8 +229,14 @@ def build_reward_model(
         np.asarray(population.evidence.cue_scale),
         len(sft.labels),
         (features.frames.shape[1], features.frames.shape[2]),
+        config.frames_dropped < 1,
     )
-    return RewardModel(body, config.embedding_dim, config.claim_weight), reader
+    return RewardModel(body, body.config.hidden_size, config.claim_weight, config.text_weight), reader
+
+
+def unheard_by(start: Path | None) -> list[str] | None:
+    """The test speakers of the model that is started from, as figures of nobody else are honest; None for no model."""
+    return None if start is None else list(load_checkpoint(start).provenance["config"]["test_speakers"])
 
 
 def agreement(predicted: np.ndarray, target: np.ndarray) -> dict[str, dict[str, float]]:

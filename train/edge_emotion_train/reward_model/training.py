@@ -16,8 +16,11 @@ from torch import Tensor
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from edge_emotion_train.reward_model.model import UNCLAIMED, RewardModel, expected_scores
+from edge_emotion_train.reinforcement.rewards import DIMENSIONS
+from edge_emotion_train.reward_model.model import UNCLAIMED, UNREAD, RewardModel, expected_scores
 from edge_emotion_train.reward_model.readers import Batch, CachedAudio, Item, Reader
+
+FLUENCY = DIMENSIONS.index("fluency_and_structural_clarity")
 
 
 class RewardCollator:
@@ -46,10 +49,10 @@ class RewardCollator:
         items: list[Item] = []
         claims = []
         for row in rows:
-            audio, drawn = self.audio_of(row["audio"]), float(torch.rand(()))
-            if drawn < self.audio_dropped:
+            audio, (alone, withheld) = self.audio_of(row["audio"]), torch.rand(2).tolist()
+            if alone < self.audio_dropped:
                 audio = None
-            elif drawn > 1.0 - self.frames_dropped and isinstance(audio, CachedAudio):
+            elif withheld < self.frames_dropped and isinstance(audio, CachedAudio):
                 audio = replace(audio, frames=None)
             items.append((audio, row["reasoning"]))
             # Without sound nothing tells whether a claim is true.
@@ -58,6 +61,7 @@ class RewardCollator:
         return batch.inputs | {
             "scores": torch.tensor([list(row["scores"]) for row in rows], dtype=torch.float32),
             "claims": claim_targets(batch, claims),
+            "texts": text_targets(batch, [(row["scores"][FLUENCY], row["claims"]) for row in rows]),
         }
 
 
@@ -76,6 +80,27 @@ def claim_targets(batch: Batch, claims: Sequence[Sequence[Sequence[Any]]]) -> Te
             token = next((i for i, (begin, stop) in enumerate(offsets) if begin < end <= stop), None)
             if token is not None:
                 targets[row, first + token] = float(held)
+    return targets
+
+
+def text_targets(batch: Batch, rows: Sequence[tuple[int, Sequence[Sequence[Any]]]]) -> Tensor:
+    """`(batch, tokens)`: the next token of unbroken texts, `UNREAD` elsewhere and on the way to a false claim.
+
+    Args:
+        batch: What was read.
+        rows: Per row the score of its fluency, and its claims as in `claim_targets`.
+    """
+    ids, mask = batch.inputs["input_ids"], batch.inputs["attention_mask"]
+    targets = torch.full(ids.shape, UNREAD)
+    for row, ((fluency, stated), offsets) in enumerate(zip(rows, batch.offsets, strict=True)):
+        if fluency < 5:
+            continue
+        ends = [0, *(end for end, _ in stated)]
+        false = [(before, end) for before, (end, held) in zip(ends, stated, strict=False) if not held]
+        first = int(mask[row].sum()) - len(offsets)
+        for i, (begin, stop) in enumerate(offsets):
+            if begin < stop and not any(before <= begin < end for before, end in false):
+                targets[row, first + i - 1] = ids[row, first + i]
     return targets
 
 

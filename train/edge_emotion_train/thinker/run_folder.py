@@ -47,6 +47,7 @@ def open_run(config: TrainingConfig, start: str) -> bool:
     record = folder / RECORD
     settings = json.loads(json.dumps({k: v for k, v in asdict(config).items() if k not in FREE} | {"start": start}))
     exists = record.is_file()
+    strange = not exists and config.output.is_dir() and any(config.output.iterdir())
     processes().wait_for_everyone()  # nobody begins to write before everybody has looked
     if exists and not config.force:
         if not config.resume:
@@ -57,7 +58,7 @@ def open_run(config: TrainingConfig, start: str) -> bool:
         if changed:
             raise ConfigError(f"the run in {config.output} was another one and cannot go on:\n" + "\n".join(changed))
         return True
-    if not exists and config.output.is_dir() and any(config.output.iterdir()):
+    if strange:
         raise ConfigError(f"{config.output} holds other files; choose an empty folder")
     if is_main():
         shutil.rmtree(config.output, ignore_errors=True)
