@@ -7,6 +7,7 @@ language_model/          Hugging Face folder of the language model and its token
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from torch import nn
 from transformers import LlamaForCausalLM
 
 from edge_emotion.cues import Thresholds
@@ -146,3 +148,13 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         calibration=metadata["calibration"],
         provenance=metadata["provenance"],
     )
+
+
+def state_hash(*models: nn.Module) -> str:
+    """SHA-256 of the weights of models."""
+    digest = hashlib.sha256()
+    for model in models:
+        for name, tensor in sorted(model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

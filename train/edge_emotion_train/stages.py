@@ -1,4 +1,4 @@
-"""The training stages behind `edge-emotion train STAGE --config F`: features, sft, eval, calibrate, grpo.
+"""The training stages behind `edge-emotion train STAGE --config F`: features, prosody, sft, eval, calibrate, grpo.
 
 The configuration's key `preset` says of which model: `nano` and `small` train on cached features of a frozen encoder,
 `omni` is a Qwen2.5-Omni thinker.
@@ -18,14 +18,24 @@ from typing import Any
 
 from edge_emotion.errors import ConfigError
 
-from .checkpoint import Checkpoint, TowerSizes, build_tower, save_checkpoint, update_calibration
+from .checkpoint import (
+    Checkpoint,
+    TowerSizes,
+    build_tower,
+    load_checkpoint,
+    save_checkpoint,
+    state_hash,
+    update_calibration,
+)
 from .config import SftConfig, preset_of, read_config, read_config_of
 from .encoder import load_whisper_encoder
-from .evaluate import UNCALIBRATED, answer_calibration, evaluate_folds, head_calibration
+from .evaluate import UNCALIBRATED, answer_calibration, evaluate_folds, head_calibration, recordings_of
 from .features import weights_hash
 from .processes import is_main, print_result
+from .progress import draw_phases
 from .recipe import TrainedModel, train_model
-from .training_data import load_training_features
+from .runs import open_run
+from .training_data import load_training_features, load_triples_and_shapes
 
 # What the weights are made of; goes into the bundle's LICENSES and model card.
 SOURCE_LICENCES = {
@@ -34,13 +44,17 @@ SOURCE_LICENCES = {
     "EmoGator vocal bursts": "Apache-2.0",
     "hibari-tts synthetic speech": "Apache-2.0",
 }
+# What may change between a run and its resumption.
+_FREE = ("data", "encoder_weights", "cache", "output", "start", "calibration", "folds", "fold_steps", "processes",
+         "save_every", "resume", "force")  # fmt: skip
 
 
 def run(stage: str, config_path: Path, overrides: Sequence[str] = ()) -> None:
     """Runs one stage.
 
     Args:
-        stage: `features`, `sft`, `eval`, `calibrate` or `grpo`; or `plan`, which tells what these take on GPUs.
+        stage: `features`, `prosody`, `sft`, `eval`, `calibrate` or `grpo`; or `plan`, which tells what these take on
+            GPUs.
         config_path: YAML of an `SftConfig`; of a `GrpoConfig` for `grpo`; of the thinker's stages for preset `omni`.
         overrides: Command-line options that override it, such as `["--steps", "100"]`.
 
@@ -60,6 +74,7 @@ def run(stage: str, config_path: Path, overrides: Sequence[str] = ()) -> None:
         return
     stages: dict[str, Callable[[SftConfig], None]] = {
         "features": features_stage,
+        "prosody": prosody_stage,
         "sft": sft_stage,
         "eval": eval_stage,
         "calibrate": calibrate_stage,
@@ -85,16 +100,56 @@ def features_stage(config: SftConfig) -> None:
     """Fills the cache of features."""
     features, data_hash = load_training_features(config)
     sys.stderr.write(f"{len(features.rows)} rows, data {data_hash[:16]}\n")
+    if config.prosody_steps:
+        prosody = load_triples_and_shapes(config)
+        sys.stderr.write(f"{len(prosody.shapes)} melodies, {len(prosody.orders)} triples\n")
+
+
+def prosody_stage(config: SftConfig) -> None:
+    """Trains the prosody tasks alone and writes a checkpoint from which `sft` can start."""
+    if not config.prosody_steps:
+        raise ConfigError("prosody_steps: the stage prosody needs at least 1, given 0")
+    if config.start:
+        raise ConfigError("start: the stage prosody is what others start from; leave it out")
+    _supervised_stage("prosody", config, 0)
 
 
 def sft_stage(config: SftConfig) -> None:
-    """Trains the shipped model on every speaker but the test speakers and writes its checkpoint."""
+    """Trains the model on every speaker but those held out and writes its checkpoint.
+
+    The prosody tasks come first, in so far as `prosody_steps` asks for them and `start` does not stand for them.
+    """
+    _supervised_stage("sft", config, config.steps)
+
+
+def _supervised_stage(stage: str, config: SftConfig, steps: int) -> None:
+    start = _start_of(config)
+    settings = {name: value for name, value in asdict(config).items() if name not in _FREE}
+    begun_with = None if start is None else state_hash(start.tower, start.language_model)
+    training = config.output / "training"
+    if open_run(training, settings | {"stage": stage, "start": begun_with}, config.resume, config.force):
+        sys.stderr.write(f"going on with the run in {training}\n")
     features, data_hash = load_training_features(config)
-    train = [i for i, row in enumerate(features.rows) if row.speaker not in config.test_speakers]
-    trained = train_model(features.select(train), config, config.steps, config.output / "logs")
+    unknown = sorted(set(config.validation_speakers) - {row.speaker for row in features.rows})
+    if unknown:
+        raise ConfigError(f"validation_speakers: nobody is called {', '.join(unknown)}")
+    held_out = {*config.test_speakers, *config.validation_speakers}
+    train = [i for i, row in enumerate(features.rows) if row.speaker not in held_out]
+    watched = recordings_of(features.rows, config.validation_speakers)
+    trained = train_model(
+        features.select(train),
+        config,
+        steps,
+        training,
+        start=start,
+        save_every=config.save_every,
+        watched=features.select(watched) if len(watched) else None,
+    )
     provenance = {
         # Paths are this machine's business, and a bundle is published.
         "config": {name: value for name, value in asdict(config).items() if not isinstance(value, Path)},
+        "stage": stage,
+        "start": None if start is None else start.provenance,
         "licence": "Apache-2.0",
         "languages": ["de", "en"],
         "sources": SOURCE_LICENCES,
@@ -107,9 +162,38 @@ def sft_stage(config: SftConfig) -> None:
     }
     if not is_main():
         return
-    save_checkpoint(config.output, _as_checkpoint(trained, config, provenance))
-    with (config.output / "metrics.jsonl").open("w") as log:
-        log.writelines(json.dumps(entry) + "\n" for entry in trained.history)
+    save_checkpoint(config.output, as_checkpoint(trained, config, provenance))
+    partial = config.output / "metrics.partial"
+    partial.write_text("".join(json.dumps(entry) + "\n" for entry in trained.history))
+    partial.rename(config.output / "metrics.jsonl")
+    draw_phases(trained.history, config.output / "curves.png")
+
+
+def _start_of(config: SftConfig) -> Checkpoint | None:
+    """The checkpoint to start from.
+
+    Raises:
+        ConfigError: It is of other sizes, labels or cues than the configuration's.
+    """
+    if config.start is None:
+        return None
+    start = load_checkpoint(config.start)
+    sizes, layers = start.sizes, start.language_model.config.num_hidden_layers
+    problems = [
+        f"  {name}: the checkpoint has {had}, the configuration {asked}"
+        for name, had, asked in (
+            ("labels", start.labels, config.labels),
+            ("cues", start.cues, config.cues),
+            ("encoder_layers", sizes.encoder_layers, config.encoder_layers),
+            ("evidence_tokens", sizes.evidence_tokens, config.evidence_tokens),
+            ("embedding_dim", sizes.embedding_dim, config.embedding_dim),
+            ("language_model_layers", layers, config.language_model_layers),
+        )
+        if had != asked
+    ]
+    if problems:
+        raise ConfigError(f"start: {config.start} does not fit the configuration:\n" + "\n".join(problems))
+    return start
 
 
 def eval_stage(config: SftConfig) -> None:
@@ -133,7 +217,8 @@ def calibrate_stage(config: SftConfig) -> None:
     sys.stderr.write(f"{config.output}: {json.dumps(calibration)}\n")
 
 
-def _as_checkpoint(trained: TrainedModel, config: SftConfig, provenance: dict[str, Any]) -> Checkpoint:
+def as_checkpoint(trained: TrainedModel, config: SftConfig, provenance: dict[str, Any]) -> Checkpoint:
+    """A trained model as a checkpoint, with its encoder."""
     encoder = load_whisper_encoder(config.encoder_weights, config.encoder_layers)
     sizes = TowerSizes(
         encoder_dim=encoder.positions.shape[1],
