@@ -289,7 +289,7 @@ def draw(scored: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path) -> Non
         axis.set(title=name.replace("_", " "), xlabel="target score", xticks=range(1, 6), xlim=(0.5, 5.5))
         axis.grid(axis="y", color="0.9")
     axes[0].set(ylabel="predicted score, calibrated", ylim=(0.9, 5.1))
-    axes[0].legend(loc="upper left", frameon=False, fontsize=9)
+    axes[0].legend(loc="lower right", frameon=False, fontsize=9)
     figure.suptitle("Reward model on unseen speakers: middle half, 5th to 95th percentile, mean (dot)", fontsize=11)
     figure.tight_layout()
     partial = path.with_suffix(".partial.png")

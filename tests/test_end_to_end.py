@@ -21,10 +21,12 @@ import edge_emotion
 from edge_emotion.audio import load_audio
 from edge_emotion.bundle import Bundle, load_bundle
 from edge_emotion.cli.app import run
+from edge_emotion.errors import ConfigError
 from edge_emotion.result import EmotionResult
 from edge_emotion_export.export import export_all
 from edge_emotion_train import stages
 from edge_emotion_train.augment import ProsodyEdit, edit_prosody
+from edge_emotion_train.checkpoint import load_checkpoint, state_hash
 
 RECORDINGS = Path(__file__).parent / "data"
 # EmoDB's letters, and how each is spoken here: semitones, factor on the melody's range, factor on duration.
@@ -76,7 +78,7 @@ def options(data: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory)
         "name: miniature\nlabels: [anger, neutral, sadness]\ntest_speakers: [emodb_15]\n"
         "emodb_variants: 1\nemogator_clips: 0\nsynthetic_clips: 0\nembedding_dim: 64\nlanguage_model_layers: 2\n"
         "vocabulary: 384\nsteps: 40\nbatch_size: 8\nlearning_rate: 3.0e-3\ntexts_per_row: 2\nprocesses: 1\n"
-        "folds: 4\nfold_steps: 5\n"
+        "folds: 4\nfold_steps: 5\nprosody_steps: 6\nprosody_triples: 0\nsave_every: 3\n"
     )
     paths = {"--data": data, "--encoder-weights": weights, "--cache": folder / "cache", "--output": folder / "model"}
     return path, [text for option, value in paths.items() for text in (option, str(value))]
@@ -129,6 +131,39 @@ def test_training_never_saw_the_test_speaker(checkpoint: Path) -> None:
     assert metadata["calibration"]["head"]["temperature"] > 0
     lines = [json.loads(line) for line in (checkpoint / "metrics.jsonl").read_text().splitlines()]
     assert metadata["provenance"]["final_loss"] == [line["loss"] for line in lines if "loss" in line][-1]
+
+
+def test_prosody_is_trained_before_reasoning(checkpoint: Path) -> None:
+    lines = [json.loads(line) for line in (checkpoint / "metrics.jsonl").read_text().splitlines()]
+    assert list(dict.fromkeys(line["phase"] for line in lines)) == ["prosody", "reasoning"]
+    assert [line["step"] for line in lines if "train_loss" in line] == [6, 40]
+    assert (checkpoint / "curves.png").stat().st_size > 1000
+
+
+def test_reasoning_starts_from_a_checkpoint_of_the_prosody_tasks(
+    options: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    path, arguments = options
+    prosody, sft = tmp_path / "prosody", tmp_path / "sft"
+    watching = ["--validation-speakers", "emodb_11", "--output", str(prosody)]
+    with pytest.raises(ConfigError, match="nobody is called emodb-11"):
+        stages.run("prosody", path, [*arguments[:-2], "--validation-speakers", "emodb-11", "--output", str(sft)])
+    stages.run("prosody", path, [*arguments[:-2], *watching])
+    lines = [json.loads(line) for line in (prosody / "metrics.jsonl").read_text().splitlines()]
+    followed = {name for line in lines for name in line if name.startswith("accuracy/")}
+    assert followed >= {"accuracy/pitch_level", "accuracy/speed_level", "accuracy/energy_level"}
+    with pytest.raises(ConfigError, match="holds a run already; go on with --resume, or start anew with --force"):
+        stages.run("prosody", path, [*arguments[:-2], *watching])
+    before = {file.name: file.read_bytes() for file in prosody.glob("*.safetensors")}
+    stages.run("prosody", path, [*arguments[:-2], *watching, "--resume"])
+    assert {file.name: file.read_bytes() for file in prosody.glob("*.safetensors")} == before
+    start = ["--start", str(prosody), "--output", str(sft), "--steps", "1", "--learning-rate", "0", "--force"]
+    stages.run("sft", path, [*arguments[:-2], *start])
+    one, other = (load_checkpoint(folder) for folder in (prosody, sft))
+    assert state_hash(one.language_model, one.tower.audio) == state_hash(other.language_model, other.tower.audio)
+    assert other.provenance["start"]["stage"] == "prosody"
+    with pytest.raises(ConfigError, match="does not fit the configuration:\n  embedding_dim: the checkpoint has 64"):
+        stages.run("sft", path, [*arguments[:-2], *start, "--embedding-dim", "128"])
 
 
 def test_evaluation_holds_out_whole_speakers(

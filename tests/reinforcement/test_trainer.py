@@ -37,7 +37,12 @@ LORA = LoraConfig(r=4, target_modules=r".*layers.*\.(q|k|v|o|gate|up|down)_proj"
 def recomputed(
     speech: SpeechLanguageModel, audio: dict[str, Tensor], prompt: Tensor, completion: Tensor, vocabulary: int
 ) -> Tensor:
-    """Log-probabilities of one completion: one sample, no padding, no placeholders, no cache, float64 softmax."""
+    """Log-probabilities of one completion: one sample, no padding, no placeholders, no cache, in the model's precision.
+
+    Softmax is in float64.
+    """
+    audio = {name: value.to(speech.audio.mix.dtype) if value.is_floating_point() else value
+             for name, value in audio.items()}  # fmt: skip
     heard = torch.cat([speech.evidence(audio["cue_values"][None], audio["emotion_logits"][None]),
                        speech.audio(audio["frames"][None])], dim=1)[0][audio["token_mask"]]  # fmt: skip
     embed = speech.language_model.get_input_embeddings()
@@ -73,9 +78,10 @@ class Recording(PtrGrpoTrainer):
 
 
 def speech_with(speech: SpeechLanguageModel, policy: Any) -> SpeechLanguageModel:
-    """A speech model with the weights of a policy, its adapter merged."""
+    """A speech model with the weights of a policy, its adapter merged, in float64: merging would round once more."""
+    policy = policy.double()
     merged = policy.merge_and_unload() if hasattr(policy, "merge_and_unload") else policy
-    other = copy.deepcopy(speech)
+    other = copy.deepcopy(speech).double()
     copy_back(merged, other)
     return other
 

@@ -82,9 +82,17 @@ def test_a_whole_analysis_runs_on_tensorrt(bundle_path, gpu):
 
 @pytest.mark.parametrize("first_s", [0.001, 0.1])
 def test_with_a_gpu_auto_measures_both_and_takes_the_faster(opening, gpu, monkeypatch, first_s):
-    times = iter([first_s, 0.01])
-    monkeypatch.setattr(encoders, "_seconds", lambda encoder: next(times))
+    times, measured = iter([first_s, 0.01]), []
+
+    def seconds(encoder):
+        measured.append(encoder)
+        return next(times)
+
+    monkeypatch.setattr(encoders, "_seconds", seconds)
     opened = opening()
+    (dropped,) = [encoder for encoder in measured if encoder is not opened.encoder]
+    with pytest.raises(RuntimeUnavailableError, match="closed"):
+        dropped.encode(np.zeros(8000, np.float32))
     assert ran(opened)[0] == ("tensorrt" if first_s < 0.01 else "onnxruntime")
     assert opened.device.startswith("cuda: the faster, 1.0 ms" if first_s < 0.01 else "cpu: the faster, 100.0 ms")
     assert "10.0 ms on the processor" in opened.device

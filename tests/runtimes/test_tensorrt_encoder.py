@@ -138,6 +138,19 @@ def test_a_cached_engine_that_is_wrong_is_built_again_and_told(load, gpu, cache,
     assert load().describe()["notes"] == []
 
 
+def test_an_engine_that_is_wrong_goes_even_where_the_new_one_cannot_be_kept(load, cache, monkeypatch):
+    load().close()
+    (path,) = cache.folder.glob("*.engine")
+    flip(path)
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(engine_cache.os, "fsync", fail)
+    assert load().encode(noise(8000)).embeddings.shape == (5, 32)
+    assert not path.exists()
+
+
 def test_an_engine_that_tensorrt_refuses_is_built_again(load, gpu, cache):
     first = load()
     key = first._key

@@ -7,6 +7,7 @@ language_model/          Hugging Face folder of the language model, or a PEFT fo
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from torch import nn
 from transformers import LlamaForCausalLM
 
 from edge_emotion.base_models import BaseModel, find_base_model
@@ -176,3 +178,13 @@ def _load_language_model(folder: Path, base_path: Path | None) -> LlamaForCausal
     model, _ = load_language_model(base_path)
     model.load_adapter(str(folder))
     return model.eval()
+
+
+def state_hash(*models: nn.Module) -> str:
+    """SHA-256 of the weights of models."""
+    digest = hashlib.sha256()
+    for model in models:
+        for name, tensor in sorted(model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

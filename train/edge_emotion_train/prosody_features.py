@@ -194,9 +194,10 @@ def _write(folder: Path, results: Iterator[_Result]) -> None:
         for failure in clip_failures:
             failures[failure] = failures.get(failure, 0) + 1
     lengths = [len(frames) for _, frames, _ in triples]
-    np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
-    np.save(folder / "frames.npy", np.concatenate([frames for _, frames, _ in triples]))
-    np.save(folder / "statistics.npy", np.stack([statistics for _, _, statistics in triples]))
+    np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64))
+    nothing = np.zeros((0, 1, 1), np.float16)  # no recording may allow a triple, and none may be asked for
+    np.save(folder / "frames.npy", np.concatenate([frames for _, frames, _ in triples] or [nothing]))
+    np.save(folder / "statistics.npy", np.array([statistics for _, _, statistics in triples], np.float32))
     _write_lines(folder / "shapes.jsonl", [asdict(shape) for shape in shapes])
     _write_lines(folder / "triples.jsonl", [line for line, _, _ in triples])
     (folder / "failures.json").write_text(json.dumps(failures, indent=1) + "\n")

@@ -225,6 +225,7 @@ def answer_items(
     prompt: Prompt,
     items: Sequence[Item],
     features: FeatureSet,
+    prosody: ProsodyFeatures,
     cue_values: np.ndarray,
     emotion_logits: np.ndarray,
     *,
@@ -236,8 +237,9 @@ def answer_items(
 
     Args:
         items: Of one task.
-        features: Of the clips, or of the triples.
-        cue_values: Evidence of every row of `features`, `(n, cues)`; not heard in triples.
+        features: `n` rows.
+        prosody: Their triples.
+        cue_values: What the heads say of the rows, `(n, cues)`; not heard in triples.
         emotion_logits: `(n, labels)`.
         audio_of: Rows whose audio is heard instead: the control that must destroy the answer.
         evidence: Whether evidence tokens are heard.
@@ -246,16 +248,20 @@ def answer_items(
     if not items:
         return []
     rows = [item.row for item in items] if audio_of is None else list(audio_of)
-    asked, options = asking(prompt, wordings(items[0].task)[0]), items[0].options
+    task, options = items[0].task, items[0].options
+    heard = prosody.triples if task in ORDER_TASKS else features
+    asked, evidence = asking(prompt, wordings(task)[0]), evidence and task not in ORDER_TASKS
     said: list[str] = []
     for start in range(0, len(rows), BATCH):
         batch = rows[start : start + BATCH]
-        padded, mask = pad_frames([frames_of(features, row) for row in batch], model.evidence.tokens)
-        mask[:, : model.evidence.tokens] &= evidence and items[0].task not in ORDER_TASKS
+        padded, mask = pad_frames([frames_of(heard, row) for row in batch], model.evidence.tokens)
+        mask[:, : model.evidence.tokens] &= evidence
         mask[:, model.evidence.tokens :] &= frames
-        inputs = AudioInputs(
-            torch.from_numpy(cue_values[batch]).float(), torch.from_numpy(emotion_logits[batch]).float(), padded, mask
+        values, logits = (
+            torch.from_numpy(part[batch] if evidence else np.zeros((len(batch), part.shape[1]))).float()
+            for part in (cue_values, emotion_logits)
         )
+        inputs = AudioInputs(values, logits, padded, mask)
         scores = generate(model, tokenizer, asked, options, inputs).label_scores
         said += [options[best] for best in scores.argmax(axis=1)]
     return said
@@ -276,3 +282,34 @@ def accuracy_with_interval(items: Sequence[Item], said: Sequence[str], speakers:
         "majority": round(Counter(item.answer for item in items).most_common(1)[0][1] / len(items), 4),
         "questions": len(items),
     }
+
+
+def accuracies(
+    model: SpeechLanguageModel,
+    tokenizer: Tokenizer,
+    prompt: Prompt,
+    items: Mapping[str, Sequence[Item]],
+    features: FeatureSet,
+    prosody: ProsodyFeatures,
+    cue_values: np.ndarray,
+    emotion_logits: np.ndarray,
+) -> dict[str, float]:
+    """Accuracy of each task, as `accuracy/TASK`; for curves, so of at most a batch of questions each.
+
+    Args:
+        items: From `prosody_items` of the same features.
+        features: `n` rows of speakers that are not trained on.
+        prosody: Their triples.
+        cue_values: What the heads say of them, `(n, cues)`.
+        emotion_logits: `(n, labels)`.
+    """
+    found = {}
+    training = model.training
+    model.eval()
+    for task, of_task in items.items():
+        some = of_task[:: -(-len(of_task) // BATCH) or 1]
+        said = answer_items(model, tokenizer, prompt, some, features, prosody, cue_values, emotion_logits)
+        if said:
+            found[f"accuracy/{task}"] = float(np.mean([a == i.answer for a, i in zip(said, some, strict=True)]))
+    model.train(training)
+    return found

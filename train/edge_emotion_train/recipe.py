@@ -34,7 +34,15 @@ from .generate import Generated, generate
 from .model import AudioProjector, EvidenceProjector, build_language_model
 from .pretrained import begin_in_words, build_adapted_model, chatml_prompt
 from .processes import processes
-from .prosody_tasks import TRANSCRIPT_QUESTION, prosody_examples, prosody_items, prosody_texts, transcript_examples
+from .progress import PhaseLines, Watch
+from .prosody_tasks import (
+    TRANSCRIPT_QUESTION,
+    accuracies,
+    prosody_examples,
+    prosody_items,
+    prosody_texts,
+    transcript_examples,
+)
 from .reasoning import CueEmotionTable
 from .sft import (
     AudioInputs,
@@ -83,7 +91,7 @@ def train_model(
     seed: int | None = None,
     start: Checkpoint | None = None,
     save_every: int = 0,
-    callbacks: Sequence[TrainerCallback] = (),
+    watched: FeatureSet | None = None,
 ) -> TrainedModel:
     """Trains on every row of `features`; the caller has left the held-out speakers out.
 
@@ -97,7 +105,7 @@ def train_model(
         seed: Overrides the configuration's seed.
         start: Model to start from in place of the prosody tasks; its tokenizer is kept.
         save_every: Steps between checkpoints, 0 for none; where `output` holds some, training goes on from the last.
-        callbacks: Called by the trainer of each phase.
+        watched: Recordings of speakers that are not trained on; the accuracy of each prosody task on them is logged.
     """
     seed = config.seed if seed is None else seed
     torch.manual_seed(seed)
@@ -148,7 +156,13 @@ def train_model(
     collator = Collator(tokenizer.encode(prompt.before_audio).ids, config.evidence_tokens)
     history: list[dict[str, Any]] = []
 
-    def train(phase: str, groups: Mapping[str, Sequence[Example]], shares: Mapping[str, float], steps: int) -> None:
+    def train(
+        phase: str,
+        groups: Mapping[str, Sequence[Example]],
+        shares: Mapping[str, float],
+        steps: int,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
         samples = steps * config.batch_size * processes().num_processes
         entries = train_language_model(
             model,
@@ -162,16 +176,19 @@ def train_model(
             learning_rate=config.prosody_learning_rate if phase == "prosody" else config.learning_rate,
             seed=seed,
             save_every=save_every,
-            callbacks=callbacks,
+            callbacks=[PhaseLines(), *callbacks],
         )
         history.extend({"phase": phase, **entry} for entry in entries)
 
     if config.prosody_steps and not start:
         prosody = load_triples_and_shapes(config)
-        items = prosody_items(features, prosody, thresholds)
-        train(
-            "prosody", prosody_examples(items, features, prosody, *common), config.prosody_tasks, config.prosody_steps
-        )
+        examples = prosody_examples(prosody_items(features, prosody, thresholds), features, prosody, *common)
+        watches: list[TrainerCallback] = []
+        if watched is not None:
+            asked = prosody_items(watched, prosody, thresholds), watched, prosody, *evidence.predict(watched.statistics)
+            every = max(25, config.prosody_steps // 10)
+            watches.append(Watch(lambda: accuracies(model, tokenizer, prompt, *asked), every))
+        train("prosody", examples, config.prosody_tasks, config.prosody_steps, watches)
     if steps:
         explained = spoken_answers(rows, explanations, config, prompt)
         reasoning = explanation_examples(features, *common[:2], explained, *common[2:])

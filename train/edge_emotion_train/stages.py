@@ -1,4 +1,4 @@
-"""The training stages behind `edge-emotion train STAGE --config F`: features, sft, eval, calibrate, grpo.
+"""The training stages behind `edge-emotion train STAGE --config F`: features, prosody, sft, eval, calibrate, grpo.
 
 The configuration's key `preset` says of which model: `nano` and `small` train on cached features of a frozen encoder,
 `omni` is a Qwen2.5-Omni thinker.
@@ -6,7 +6,6 @@ The configuration's key `preset` says of which model: `nano` and `small` train o
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -19,15 +18,32 @@ from typing import Any
 
 from edge_emotion.errors import ConfigError
 
-from .checkpoint import Checkpoint, TowerSizes, build_tower, save_checkpoint, update_calibration
+from .checkpoint import (
+    Checkpoint,
+    TowerSizes,
+    build_tower,
+    load_checkpoint,
+    save_checkpoint,
+    state_hash,
+    update_calibration,
+)
 from .config import SftConfig, preset_of, read_config, read_config_of
 from .encoder import load_whisper_encoder
-from .evaluate import UNCALIBRATED, answer_calibration, evaluate_folds, head_calibration, validation_calibration
+from .evaluate import (
+    UNCALIBRATED,
+    answer_calibration,
+    evaluate_folds,
+    head_calibration,
+    recordings_of,
+    validation_calibration,
+)
 from .features import weights_hash
 from .pretrained import base_model_path, describe_base
 from .processes import is_main, print_result
+from .progress import draw_phases
 from .recipe import TrainedModel, train_model
-from .training_data import load_training_features
+from .runs import open_run
+from .training_data import load_training_features, load_triples_and_shapes
 
 # What the weights are made of; goes into the bundle's LICENSES and model card.
 SOURCE_LICENCES = {
@@ -39,13 +55,17 @@ PRESET_LICENCES = {
     "nano": {"OpenAI Whisper tiny.en encoder": "MIT"},
     "small": {"OpenAI Whisper base encoder": "MIT", "SmolLM2-135M-Instruct (not in the bundle)": "Apache-2.0"},
 }
+# What may change between a run and its resumption.
+_FREE = ("data", "encoder_weights", "language_model", "cache", "output", "start", "calibration", "folds", "fold_steps",
+         "processes", "save_every", "resume", "force")  # fmt: skip
 
 
 def run(stage: str, config_path: Path, overrides: Sequence[str] = ()) -> None:
     """Runs one stage.
 
     Args:
-        stage: `features`, `sft`, `eval`, `calibrate` or `grpo`; or `plan`, which tells what these take on GPUs.
+        stage: `features`, `prosody`, `sft`, `eval`, `calibrate` or `grpo`; or `plan`, which tells what these take on
+            GPUs.
         config_path: YAML of an `SftConfig`; of a `GrpoConfig` for `grpo`; of the thinker's stages for preset `omni`.
         overrides: Command-line options that override it, such as `["--steps", "100"]`.
 
@@ -65,6 +85,7 @@ def run(stage: str, config_path: Path, overrides: Sequence[str] = ()) -> None:
         return
     stages: dict[str, Callable[[SftConfig], None]] = {
         "features": features_stage,
+        "prosody": prosody_stage,
         "sft": sft_stage,
         "eval": eval_stage,
         "calibrate": calibrate_stage,
@@ -90,21 +111,56 @@ def features_stage(config: SftConfig) -> None:
     """Fills the cache of features."""
     features, data_hash = load_training_features(config)
     sys.stderr.write(f"{len(features.rows)} rows, data {data_hash[:16]}\n")
+    if config.prosody_steps:
+        prosody = load_triples_and_shapes(config)
+        sys.stderr.write(f"{len(prosody.shapes)} melodies, {len(prosody.orders)} triples\n")
+
+
+def prosody_stage(config: SftConfig) -> None:
+    """Trains the prosody tasks alone and writes a checkpoint from which `sft` can start."""
+    if not config.prosody_steps:
+        raise ConfigError("prosody_steps: the stage prosody needs at least 1, given 0")
+    if config.start:
+        raise ConfigError("start: the stage prosody is what others start from; leave it out")
+    _supervised_stage("prosody", config, 0)
 
 
 def sft_stage(config: SftConfig) -> None:
-    """Trains the shipped model on every speaker but the test speakers and writes its checkpoint."""
+    """Trains the model on every speaker but those held out and writes its checkpoint.
+
+    The prosody tasks come first, in so far as `prosody_steps` asks for them and `start` does not stand for them.
+    """
+    _supervised_stage("sft", config, config.steps)
+
+
+def _supervised_stage(stage: str, config: SftConfig, steps: int) -> None:
+    start = _start_of(config)
+    settings = {name: value for name, value in asdict(config).items() if name not in _FREE}
+    begun_with = None if start is None else state_hash(start.tower, start.language_model)
+    training = config.output / "training"
+    if open_run(training, settings | {"stage": stage, "start": begun_with}, config.resume, config.force):
+        sys.stderr.write(f"going on with the run in {training}\n")
     features, data_hash = load_training_features(config)
-    small = config.preset == "small"  # which is too long to be trained in folds, or in one go
-    unseen = {*config.test_speakers, *(config.validation_speakers if small else ())}
-    train = [i for i, row in enumerate(features.rows) if row.speaker not in unseen]
-    logs = config.output / "logs" / _training_hash(config, data_hash) if small else config.output / "logs"
+    unknown = sorted(set(config.validation_speakers) - {row.speaker for row in features.rows})
+    if unknown:
+        raise ConfigError(f"validation_speakers: nobody is called {', '.join(unknown)}")
+    held_out = {*config.test_speakers, *config.validation_speakers}
+    train = [i for i, row in enumerate(features.rows) if row.speaker not in held_out]
+    watched = recordings_of(features.rows, config.validation_speakers)
     trained = train_model(
-        features.select(train), config, config.steps, logs, save_every=config.save_every if small else 0
+        features.select(train),
+        config,
+        steps,
+        training,
+        start=start,
+        save_every=config.save_every,
+        watched=features.select(watched) if len(watched) else None,
     )
     provenance = {
         # Paths are this machine's business, and a bundle is published.
         "config": {name: value for name, value in asdict(config).items() if not isinstance(value, Path)},
+        "stage": stage,
+        "start": None if start is None else start.provenance,
         "licence": "Apache-2.0",
         "languages": ["de", "en"],
         "sources": PRESET_LICENCES[config.preset] | SOURCE_LICENCES,
@@ -117,13 +173,42 @@ def sft_stage(config: SftConfig) -> None:
     }
     if not is_main():
         return
-    checkpoint = _as_checkpoint(trained, config, provenance)
-    if small and config.validation_speakers:
+    checkpoint = as_checkpoint(trained, config, provenance)
+    if steps and config.validation_speakers:
         answers = validation_calibration(trained, features, config)
         checkpoint = replace(checkpoint, calibration={**checkpoint.calibration, "llm": answers})
     save_checkpoint(config.output, checkpoint)
-    with (config.output / "metrics.jsonl").open("w") as log:
-        log.writelines(json.dumps(entry) + "\n" for entry in trained.history)
+    partial = config.output / "metrics.partial"
+    partial.write_text("".join(json.dumps(entry) + "\n" for entry in trained.history))
+    partial.rename(config.output / "metrics.jsonl")
+    draw_phases(trained.history, config.output / "curves.png")
+
+
+def _start_of(config: SftConfig) -> Checkpoint | None:
+    """The checkpoint to start from.
+
+    Raises:
+        ConfigError: It is of other sizes, labels or cues than the configuration's.
+    """
+    if config.start is None:
+        return None
+    start = load_checkpoint(config.start)
+    sizes, layers = start.sizes, start.language_model.config.num_hidden_layers
+    problems = [
+        f"  {name}: the checkpoint has {had}, the configuration {asked}"
+        for name, had, asked in (
+            ("labels", start.labels, config.labels),
+            ("cues", start.cues, config.cues),
+            ("encoder_layers", sizes.encoder_layers, config.encoder_layers),
+            ("evidence_tokens", sizes.evidence_tokens, config.evidence_tokens),
+            ("embedding_dim", sizes.embedding_dim, config.embedding_dim),
+            ("language_model_layers", layers, config.language_model_layers),
+        )
+        if had != asked
+    ]
+    if problems:
+        raise ConfigError(f"start: {config.start} does not fit the configuration:\n" + "\n".join(problems))
+    return start
 
 
 def eval_stage(config: SftConfig) -> None:
@@ -147,7 +232,8 @@ def calibrate_stage(config: SftConfig) -> None:
     sys.stderr.write(f"{config.output}: {json.dumps(calibration)}\n")
 
 
-def _as_checkpoint(trained: TrainedModel, config: SftConfig, provenance: dict[str, Any]) -> Checkpoint:
+def as_checkpoint(trained: TrainedModel, config: SftConfig, provenance: dict[str, Any]) -> Checkpoint:
+    """A trained model as a checkpoint, with its encoder."""
     encoder = load_whisper_encoder(config.encoder_weights, config.encoder_layers)
     sizes = TowerSizes(
         encoder_dim=encoder.positions.shape[1],
@@ -181,12 +267,6 @@ def _as_checkpoint(trained: TrainedModel, config: SftConfig, provenance: dict[st
         provenance=provenance,
         base_model=describe_base(base_model_path(config)) if config.preset == "small" else None,
     )
-
-
-def _training_hash(config: SftConfig, data_hash: str) -> str:
-    """Names this very training: no other may go on from its checkpoints."""
-    settings = {name: str(value) for name, value in asdict(config).items() if not isinstance(value, Path)}
-    return hashlib.sha256(json.dumps([settings, data_hash]).encode()).hexdigest()[:12]
 
 
 def _commit() -> str:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
@@ -30,6 +27,7 @@ from edge_emotion_train.reinforcement.ptr import ProgressiveSchedule, TrustRule
 from edge_emotion_train.reinforcement.rewards import Heard, Judge, reward_columns
 from edge_emotion_train.reinforcement.trainer import PromptReader, PtrGrpoTrainer, last_checkpoint
 from edge_emotion_train.reward_model.judge import load_judge
+from edge_emotion_train.runs import open_run
 
 # What may change between a run and its resumption.
 _FREE = ("data", "encoder_weights", "checkpoint", "sft", "cache", "output", "resume", "force", "steps", "save_every",
@@ -190,29 +188,8 @@ def prepare_folder(folder: Path, config: GrpoConfig, start: str) -> Path | None:
     Raises:
         ConfigError: The folder holds a run and neither `resume` nor `force` is set, or that run was another one.
     """
-    record = folder / "run.json"
-    fixed = {name: value for name, value in asdict(config).items() if name not in _FREE} | {"start": start}
-    fixed = json.loads(json.dumps(fixed))
-    exists = record.is_file()
-    processes().wait_for_everyone()  # nobody begins to write before everybody has looked
-    if exists and not config.force:
-        if not config.resume:
-            raise ConfigError(f"{folder} holds a run already; go on with --resume, or start anew with --force")
-        before = json.loads(record.read_text())
-        changed = [f"  {name}: {before.get(name)!r} is now {value!r}" for name, value in fixed.items()
-                   if before.get(name) != value]  # fmt: skip
-        if changed:
-            raise ConfigError(f"the run in {folder} had other settings, so it cannot go on:\n" + "\n".join(changed))
-        return last_checkpoint(folder)
-    if processes().is_main_process:
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
-        partial = record.with_suffix(".partial")
-        partial.write_text(json.dumps(fixed, indent=1) + "\n")
-        partial.rename(record)
-    processes().wait_for_everyone()
-    return None
+    settings = {name: value for name, value in asdict(config).items() if name not in _FREE} | {"start": start}
+    return last_checkpoint(folder) if open_run(folder, settings, config.resume, config.force) else None
 
 
 def train(trainer: PtrGrpoTrainer, resume_from: Path | None, folder: Path) -> list[dict[str, Any]]:
@@ -225,12 +202,3 @@ def train(trainer: PtrGrpoTrainer, resume_from: Path | None, folder: Path) -> li
     if trainer.is_world_process_zero() and entries:
         draw_curves(entries, folder / "curves.png")
     return entries
-
-
-def state_hash(model: torch.nn.Module) -> str:
-    """SHA-256 of a model's weights."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -18,7 +18,7 @@ from edge_emotion.claims import parse_claims
 from edge_emotion.cues import Thresholds
 from edge_emotion.errors import ConfigError
 from edge_emotion.prompt import Prompt
-from edge_emotion_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edge_emotion_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, state_hash
 from edge_emotion_train.config import SftConfig, read_config
 from edge_emotion_train.evaluate import UNCALIBRATED, claims_against, recall_with_interval, recordings_of
 from edge_emotion_train.evidence import out_of_fold_evidence
@@ -38,7 +38,7 @@ from edge_emotion_train.reinforcement.policy import (
 )
 from edge_emotion_train.reinforcement.prompts import WITHOUT_FRAMES, audio_of, cached_prompts
 from edge_emotion_train.reinforcement.rewards import Heard, consistency
-from edge_emotion_train.reinforcement.run import prepare_folder, state_hash, train, trainer_of
+from edge_emotion_train.reinforcement.run import prepare_folder, train, trainer_of
 from edge_emotion_train.reward_model.readers import cached_audio
 from edge_emotion_train.sft import SpeechLanguageModel
 from edge_emotion_train.training_data import load_training_features
