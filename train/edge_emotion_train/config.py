@@ -51,8 +51,8 @@ class SftConfig:
         labels: Emotions the model can answer, in the order of its logits.
         cues: Cues it may speak of.
         test_speakers: Speakers that no training step, threshold or choice ever sees.
-        validation_speakers: Speakers that no training step sees either: each prosody task's accuracy is followed on them,
-            and the temperature of the answers set.
+        validation_speakers: Speakers that no training step sees either: each prosody task's accuracy is followed on
+            them, and the temperature of the answers set.
         emodb_variants: Augmented variants of each EmoDB clip.
         emogator_clips: Vocal bursts that teach cues and microphones, not emotions of speech.
         synthetic_clips: Synthetic utterances with controlled prosody.
