@@ -12,7 +12,7 @@ from edge_emotion.bundle import Bundle, load_bundle, verify_files
 from edge_emotion.errors import BundleError, RuntimeUnavailableError
 from edge_emotion.manifest import LLM_RUNTIMES, LlmVariant
 from edge_emotion_runtimes.analyzer import Analyzer
-from edge_emotion_runtimes.encoders import DEVICES, OpenedEncoder, open_encoder
+from edge_emotion_runtimes.encoders import OpenedEncoder, open_encoder, read_device
 from edge_emotion_runtimes.interfaces import AudioEncoder, LanguageModel
 from edge_emotion_runtimes.language_models import is_installed, open_language_model
 
@@ -54,7 +54,8 @@ def load(
             `onnxruntime-tensorrt`), both as `tensorrt/fp16`, or `auto`.
         llm: Runtime of the language model (`onnxruntime`, `llama.cpp`), or its quantisation as the bundle names it,
             `auto`, or `none` for the encoder's head alone.
-        device: `cpu`, `cuda`, or `auto`, which on a machine with a GPU measures both and takes the faster.
+        device: `cpu`, `cuda`, `cuda:1` for the second GPU, or `auto`, which on a machine with a GPU measures both and
+            takes the faster.
         strict: Anything but what was asked for is an error instead of a recorded fallback.
         self_check: Replay the bundle's golden clips first, and refuse a device that computes something else.
 
@@ -102,9 +103,8 @@ def _check_itself(bundle: Bundle, encoder: AudioEncoder, llm: LanguageModel | No
 
 def _plan_device(device: str, needs_llm: bool) -> list[str]:
     """What cannot be had of a device."""
-    if device not in DEVICES:
-        raise RuntimeUnavailableError(f"unknown device {device!r}; allowed: {', '.join(DEVICES)}")
-    if device == "cuda" and needs_llm:
+    kind, _ = read_device(device)
+    if kind == "cuda" and needs_llm:
         return [f"language model: {device} was asked for, this version runs it on the processor only"]
     return []
 

@@ -155,8 +155,16 @@ def test_names_that_are_not_known(bundle):
     for asked in ("openvino", "tensorrt/int4", "tensorrt/", "/fp32", "fp32/tensorrt"):
         with pytest.raises(BundleError, match="has no encoder"):
             open_encoder(bundle, asked)
-    with pytest.raises(RuntimeUnavailableError, match="unknown device"):
-        open_encoder(bundle, device="tpu")
+    for device in ("tpu", "cpu:1", "cuda:", "cuda:x", "cuda:-1", "auto:0", ""):
+        with pytest.raises(RuntimeUnavailableError, match="unknown device"):
+            open_encoder(bundle, device=device)
+
+
+def test_the_second_gpu(opening, gpu):
+    gpu.count = 2
+    assert opening("auto", "cuda:1", strict=True).encoder.describe()["device"] == 1
+    with pytest.raises(RuntimeUnavailableError, match="no GPU 2 here"):
+        opening("tensorrt", "cuda:2", strict=True)
 
 
 def test_options_come_from_the_target_of_the_export(bundle_path, tmp_path):
