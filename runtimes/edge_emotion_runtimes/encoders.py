@@ -107,6 +107,13 @@ def read_device(device: str) -> tuple[str, int]:
     return kind, int(number or 0)
 
 
+def may_build(asked: str, device: str) -> bool:
+    """Whether opening it may build an engine, which wants the memory for itself."""
+    kind, gpu = read_device(device)
+    runtime = asked.partition("/")[0]
+    return runtime in (TENSORRT, ONNXRUNTIME_TENSORRT) or (kind != "cpu" and not _why_no_gpu(gpu))
+
+
 def _read(asked: str, bundle: Bundle) -> tuple[str, str]:
     """Runtime and precision asked for; empty where that is left open."""
     precisions = [variant.precision for variant in bundle.manifest.encoder.variants]

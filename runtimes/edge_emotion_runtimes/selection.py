@@ -12,7 +12,7 @@ from edge_emotion.bundle import Bundle, load_bundle, verify_files
 from edge_emotion.errors import BundleError, RuntimeUnavailableError
 from edge_emotion.manifest import LLM_RUNTIMES, LlmVariant
 from edge_emotion_runtimes.analyzer import Analyzer
-from edge_emotion_runtimes.encoders import OpenedEncoder, open_encoder, read_device
+from edge_emotion_runtimes.encoders import OpenedEncoder, may_build, open_encoder, read_device
 from edge_emotion_runtimes.interfaces import AudioEncoder, LanguageModel
 from edge_emotion_runtimes.language_models import is_installed, open_language_model
 
@@ -71,7 +71,9 @@ def load(
     manifest = opened.manifest
     llm_choices = [] if llm == _NO_LLM else _choose_llm(llm, opened)
     on_device, (loaded_llm, llm_reason, llm_fallbacks) = _load_both(
-        lambda: open_encoder(opened, encoder, device, strict), lambda: _open_first(llm_choices, opened, strict)
+        lambda: open_encoder(opened, encoder, device, strict),
+        lambda: _open_first(llm_choices, opened, strict),
+        together=not may_build(encoder, device),
     )
     loaded_encoder = on_device.encoder
     try:
@@ -178,10 +180,10 @@ def _open_first(choices: Sequence[_Choice], bundle: Bundle, strict: bool) -> _Op
 
 
 def _load_both(
-    load_encoder: Callable[[], OpenedEncoder], load_llm: Callable[[], _OpenedLlm]
+    load_encoder: Callable[[], OpenedEncoder], load_llm: Callable[[], _OpenedLlm], together: bool
 ) -> tuple[OpenedEncoder, _OpenedLlm]:
-    """Load encoder and language model side by side; if one fails, the other is closed."""
-    with ThreadPoolExecutor(2) as pool:
+    """Load encoder and language model side by side, or the encoder first; if one fails, the other is closed."""
+    with ThreadPoolExecutor(2 if together else 1) as pool:
         encoder, llm = pool.submit(load_encoder), pool.submit(load_llm)
     if failure := encoder.exception() or llm.exception():
         _close(None if encoder.exception() else encoder.result().encoder, None if llm.exception() else llm.result()[0])

@@ -80,6 +80,18 @@ def test_a_whole_analysis_runs_on_tensorrt(bundle_path, gpu):
     assert gpu.live == 0
 
 
+def test_an_engine_is_built_before_the_language_model_takes_the_memory(bundle_path, gpu, monkeypatch):
+    built_before, open_first = [], selection._open_first
+
+    def open_after(*arguments):
+        built_before.append(gpu.builds)
+        return open_first(*arguments)
+
+    monkeypatch.setattr(selection, "_open_first", open_after)
+    selection.load(bundle_path, encoder="tensorrt").close()
+    assert built_before == [1]
+
+
 @pytest.mark.parametrize("first_s", [0.001, 0.1])
 def test_with_a_gpu_auto_measures_both_and_takes_the_faster(opening, gpu, monkeypatch, first_s):
     times, measured = iter([first_s, 0.01]), []
