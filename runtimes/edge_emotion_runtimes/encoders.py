@@ -61,25 +61,22 @@ class _Candidate:
     """Whether running something else is a fallback; else it is only another choice."""
 
 
-def open_encoder(
-    bundle: Bundle, asked: str = "auto", device: str = "auto", strict: bool = False, gpu: int = 0
-) -> OpenedEncoder:
+def open_encoder(bundle: Bundle, asked: str = "auto", device: str = "auto", strict: bool = False) -> OpenedEncoder:
     """Opens the best encoder that can be had.
 
     Args:
         bundle: The bundle; the files that are opened are verified.
         asked: `auto`; a precision as the bundle names it; a runtime (`onnxruntime`, `tensorrt`,
             `onnxruntime-tensorrt`); or both, as `tensorrt/fp16`.
-        device: `cpu`, `cuda`, or `auto`, which on a machine with a GPU measures both and takes the faster.
+        device: `cpu`, `cuda`, `cuda:1` for the second GPU, or `auto`, which on a machine with a GPU measures both and
+            takes the faster.
         strict: Anything but what was asked for is an error instead of a recorded fallback.
-        gpu: Number of the GPU.
 
     Raises:
         BundleError: The bundle has no such variant, or a file is damaged.
         RuntimeUnavailableError: Nothing can be opened, or under `strict` not what was asked for.
     """
-    if device not in DEVICES:
-        raise RuntimeUnavailableError(f"unknown device {device!r}; allowed: {', '.join(DEVICES)}")
+    device, gpu = read_device(device)
     runtime, precision = _read(asked, bundle)
     why_cpu = "asked for"
     if device == "auto":
@@ -96,6 +93,25 @@ def open_encoder(
     if measured and opened.device.startswith("cuda"):
         return _faster(opened, lambda: _first([on_cpu], bundle, strict, gpu))
     return opened
+
+
+def read_device(device: str) -> tuple[str, int]:
+    """Kind of a device and number of the GPU.
+
+    Raises:
+        RuntimeUnavailableError: There is no such kind.
+    """
+    kind, colon, number = device.partition(":")
+    if kind not in DEVICES or (colon and not (kind == "cuda" and number.isdecimal() and number.isascii())):
+        raise RuntimeUnavailableError(f"unknown device {device!r}; allowed: {', '.join(DEVICES)}, cuda:1")
+    return kind, int(number or 0)
+
+
+def may_build(asked: str, device: str) -> bool:
+    """Whether opening it may build an engine, which wants the memory for itself."""
+    kind, gpu = read_device(device)
+    runtime = asked.partition("/")[0]
+    return runtime in (TENSORRT, ONNXRUNTIME_TENSORRT) or (kind != "cpu" and not _why_no_gpu(gpu))
 
 
 def _read(asked: str, bundle: Bundle) -> tuple[str, str]:

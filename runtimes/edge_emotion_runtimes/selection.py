@@ -12,7 +12,7 @@ from edge_emotion.bundle import Bundle, load_bundle, verify_files
 from edge_emotion.errors import BundleError, RuntimeUnavailableError
 from edge_emotion.manifest import LLM_RUNTIMES, LlmVariant
 from edge_emotion_runtimes.analyzer import Analyzer
-from edge_emotion_runtimes.encoders import DEVICES, OpenedEncoder, open_encoder
+from edge_emotion_runtimes.encoders import OpenedEncoder, may_build, open_encoder, read_device
 from edge_emotion_runtimes.interfaces import AudioEncoder, LanguageModel
 from edge_emotion_runtimes.language_models import is_installed, open_variant
 
@@ -55,7 +55,8 @@ def load(
             `onnxruntime-tensorrt`), both as `tensorrt/fp16`, or `auto`.
         llm: Runtime of the language model (`onnxruntime`, `llama.cpp`), or its quantisation as the bundle names it,
             `auto`, or `none` for the encoder's head alone.
-        device: `cpu`, `cuda`, or `auto`, which on a machine with a GPU measures both and takes the faster.
+        device: `cpu`, `cuda`, `cuda:1` for the second GPU, or `auto`, which on a machine with a GPU measures both and
+            takes the faster.
         strict: Anything but what was asked for is an error instead of a recorded fallback.
         self_check: Replay the bundle's golden clips first, and refuse a device that computes something else.
         base: File or folder of the base language model of a bundle that holds adapters; None looks where it is
@@ -74,7 +75,9 @@ def load(
     manifest = opened.manifest
     llm_choices = [] if llm == _NO_LLM else _choose_llm(llm, opened)
     on_device, (loaded_llm, llm_reason, llm_fallbacks) = _load_both(
-        lambda: open_encoder(opened, encoder, device, strict), lambda: _open_first(llm_choices, opened, strict, base)
+        lambda: open_encoder(opened, encoder, device, strict),
+        lambda: _open_first(llm_choices, opened, strict, base),
+        together=not may_build(encoder, device),
     )
     loaded_encoder = on_device.encoder
     try:
@@ -106,9 +109,8 @@ def _check_itself(bundle: Bundle, encoder: AudioEncoder, llm: LanguageModel | No
 
 def _plan_device(device: str, needs_llm: bool) -> list[str]:
     """What cannot be had of a device."""
-    if device not in DEVICES:
-        raise RuntimeUnavailableError(f"unknown device {device!r}; allowed: {', '.join(DEVICES)}")
-    if device == "cuda" and needs_llm:
+    kind, _ = read_device(device)
+    if kind == "cuda" and needs_llm:
         return [f"language model: {device} was asked for, this version runs it on the processor only"]
     return []
 
@@ -184,10 +186,10 @@ def _open_first(
 
 
 def _load_both(
-    load_encoder: Callable[[], OpenedEncoder], load_llm: Callable[[], _OpenedLlm]
+    load_encoder: Callable[[], OpenedEncoder], load_llm: Callable[[], _OpenedLlm], together: bool
 ) -> tuple[OpenedEncoder, _OpenedLlm]:
-    """Load encoder and language model side by side; if one fails, the other is closed."""
-    with ThreadPoolExecutor(2) as pool:
+    """Load encoder and language model side by side, or the encoder first; if one fails, the other is closed."""
+    with ThreadPoolExecutor(2 if together else 1) as pool:
         encoder, llm = pool.submit(load_encoder), pool.submit(load_llm)
     if failure := encoder.exception() or llm.exception():
         _close(None if encoder.exception() else encoder.result().encoder, None if llm.exception() else llm.result()[0])

@@ -80,6 +80,18 @@ def test_a_whole_analysis_runs_on_tensorrt(bundle_path, gpu):
     assert gpu.live == 0
 
 
+def test_an_engine_is_built_before_the_language_model_takes_the_memory(bundle_path, gpu, monkeypatch):
+    built_before, open_first = [], selection._open_first
+
+    def open_after(*arguments):
+        built_before.append(gpu.builds)
+        return open_first(*arguments)
+
+    monkeypatch.setattr(selection, "_open_first", open_after)
+    selection.load(bundle_path, encoder="tensorrt").close()
+    assert built_before == [1]
+
+
 @pytest.mark.parametrize("first_s", [0.001, 0.1])
 def test_with_a_gpu_auto_measures_both_and_takes_the_faster(opening, gpu, monkeypatch, first_s):
     times, measured = iter([first_s, 0.01]), []
@@ -155,8 +167,16 @@ def test_names_that_are_not_known(bundle):
     for asked in ("openvino", "tensorrt/int4", "tensorrt/", "/fp32", "fp32/tensorrt"):
         with pytest.raises(BundleError, match="has no encoder"):
             open_encoder(bundle, asked)
-    with pytest.raises(RuntimeUnavailableError, match="unknown device"):
-        open_encoder(bundle, device="tpu")
+    for device in ("tpu", "cpu:1", "cuda:", "cuda:x", "cuda:-1", "auto:0", ""):
+        with pytest.raises(RuntimeUnavailableError, match="unknown device"):
+            open_encoder(bundle, device=device)
+
+
+def test_the_second_gpu(opening, gpu):
+    gpu.count = 2
+    assert opening("auto", "cuda:1", strict=True).encoder.describe()["device"] == 1
+    with pytest.raises(RuntimeUnavailableError, match="no GPU 2 here"):
+        opening("tensorrt", "cuda:2", strict=True)
 
 
 def test_options_come_from_the_target_of_the_export(bundle_path, tmp_path):
