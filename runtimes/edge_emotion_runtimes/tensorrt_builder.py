@@ -22,8 +22,8 @@ INPUT_NAME = "waveform"
 PROFILES_S = (5.0, 15.0, 30.0)
 OPTIMISATION_LEVEL = 3
 # TensorRT holds the weights as it read them, as it tries them, and as it serialises them: people who build on Jetson
-# report 3 to 4 times a model's size, and TensorRT-RTX took 4.8 GB for the 1.28 GB of Qwen2.5-Omni's tower and 3.1 GB for
-# 0.76 GB (benchmarks/results/tensorrt_compile.json). `edge-emotion plan` reckons with these figures, too.
+# report 3 to 4 times a model's size. TensorRT-RTX took 4.8 GB for the 1.28 GB of Qwen2.5-Omni's tower in fp16, and
+# 3.1 GB for its 0.76 GB in int8 (benchmarks/tensorrt_compile.py). `edge-emotion plan` reckons with these, too.
 BUILD_FACTOR, BUILD_BASE_BYTES = 4, 700_000_000
 WORKSPACE_SHARE = 0.5
 
