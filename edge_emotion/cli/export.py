@@ -68,6 +68,7 @@ def export(
     full_size |= {"importance": False} if not importance else {}
     full_size |= {"keep_failing": True} if keep_failing else {}
     full_size |= {"target": target} if target else {}
+    full_size |= {"base": base} if base else {}
     exporter = import_from_extra("edge_emotion_export.export", extra="export")
     return exporter.main(
         part,
@@ -77,6 +78,5 @@ def export(
         force=force,
         name=name,
         version=bundle_version,
-        base=base,
         **full_size,
     )

@@ -50,7 +50,8 @@ def test_people_see_answer_reasons_and_verdicts(analyzer: Any, capsys: pytest.Ca
 
 def test_fast_loads_no_language_model(analyzer: Any) -> None:
     assert run(["analyze", "good.wav", "--fast", "--encoder", "fp32", "--strict"]) == 0
-    assert analyzer.loaded == {"bundle": "nano", "encoder": "fp32", "llm": "none", "strict": True, "self_check": False}
+    options = {"encoder": "fp32", "llm": "none", "strict": True, "self_check": False, "base": None}
+    assert analyzer.loaded == {"bundle": "nano", **options}
     assert analyzer.calls == [{"file": Path("good.wav"), "explain": False}]
 
 

@@ -79,7 +79,9 @@ def test_the_preset_says_whose_stage_is_meant(tmp_path: Path, monkeypatch: pytes
 
 
 def test_unknown_stages_and_speakers_are_refused(config: SftConfig, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown stage 'grop'; stages: features, sft, eval, calibrate, grpo"):
+    with pytest.raises(
+        ConfigError, match="unknown stage 'grop'; stages: features, prosody, sft, eval, calibrate, grpo"
+    ):
         stages.run("grop", write(tmp_path, "steps: 3\n"))
     misspelt = dataclasses.replace(config, test_speakers=("emodb_15", "emodb-16"))
     with pytest.raises(ConfigError, match="nobody is called emodb-16"):
