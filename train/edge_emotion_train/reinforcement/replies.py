@@ -1,12 +1,13 @@
 """What a policy writes of its own accord, and how surely it answers after a reasoning that it is given.
 
-`generate.py` decodes as the device does, which forces the answer's tags. Here nothing is forced, so that one sees whether
-a policy keeps to the schema by itself.
+`generate.py` decodes as the device does, which forces the answer's tags. Here nothing is forced, so that one sees
+whether a policy keeps to the schema by itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ def free_replies(
         temperature: Of sampling; 0 takes the likeliest token each time.
         seed: Of sampling.
     """
-    policy = policy_of(speech, tokenizer, prompt)
+    policy: Any = policy_of(speech, tokenizer, prompt)
     ids = prompt_ids(tokenizer, prompt, tokenizer.get_vocab_size(), audio)
     width = max(map(len, ids))
     padded = torch.tensor([[0] * (width - len(row)) + row for row in ids])
