@@ -1,11 +1,10 @@
-"""The preset `small` from recordings to a checkpoint of adapters, on a tiny base model; resumed where it was cut off."""
+"""The preset `small` from recordings to a checkpoint of adapters, on a tiny base model; resumed where it was cut."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,5 +96,5 @@ def test_training_writes_adapters_that_stand_on_the_base(config: SftConfig, monk
 def test_a_width_that_is_not_the_models_is_refused(config: SftConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(config.data / "home"))
     wrong = dataclasses.replace(config, embedding_dim=128, output=config.data / "wrong")
-    with pytest.raises(ConfigError, match="embedding_dim: must be 64, the width of tiny.gguf"):
+    with pytest.raises(ConfigError, match=r"embedding_dim: must be 64, the width of tiny\.gguf"):
         stages.sft_stage(wrong)
