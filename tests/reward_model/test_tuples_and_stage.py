@@ -17,6 +17,7 @@ from edge_emotion.errors import ConfigError
 from edge_emotion_train.config import SftConfig, read_config_of
 from edge_emotion_train.evidence import fit_thresholds
 from edge_emotion_train.features import FeatureRow, FeatureSet
+from edge_emotion_train.labelling.quality import find_mentions
 from edge_emotion_train.reasoning import CueEmotionTable
 from edge_emotion_train.recipe import measured_levels
 from edge_emotion_train.reinforcement.rewards import DIMENSIONS
@@ -93,8 +94,12 @@ def test_tuples_say_of_each_claim_whether_it_is_true(
         checked = check_claims(
             parse_claims(item.reasoning), record_of(rows[item.key], thresholds).prosody(), thresholds
         )
-        verdicts = [one.verdict for one in checked if one.verdict != "not measurable"]
-        assert ["supported" if held else "contradicted" for _, held in item.claims] == verdicts
+        verdicts = {(one.claim.end, one.verdict == "supported") for one in checked if one.verdict != "not measurable"}
+        mentions = find_mentions(item.reasoning)
+        told = {mention.end: held for mention, held in ((m, dict(item.claims)[m.end]) for m in mentions)}
+        assert set(item.claims) == verdicts | set(told.items())
+        if item.kind == "borrowed":  # the lender's emotions are none of this clip's
+            assert not any(told.values())
         if item.kind == "original":
             assert item.scores == (5, 5, 5, 5)
             assert all(held for _, held in item.claims)

@@ -15,9 +15,9 @@ import torch
 from edge_emotion_train.labelling.rows import user_message
 from edge_emotion_train.labelling.view_reward import RUBRIC
 from edge_emotion_train.reward_model.model import RewardModel
-from edge_emotion_train.reward_model.readers import Batch, Item, pad_right
+from edge_emotion_train.reward_model.readers import Batch, Item, pad_right, statements
 from edge_emotion_train.thinker.model import load_thinker
-from edge_emotion_train.thinker.processor import END, read_conversations
+from edge_emotion_train.thinker.processor import END, audio_token_ids, read_conversations
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,12 @@ class ConversationReader:
         rows, audio = read_conversations(self.processor, asked)
         input_ids, attention_mask = pad_right([torch.tensor(row) for row in rows])
         offsets = [self._tail(reasoning, row) for (_, reasoning), row in zip(items, rows, strict=True)]
-        return Batch({"input_ids": input_ids, "attention_mask": attention_mask, **audio}, offsets)
+        placeholder = audio_token_ids(self.processor)[0]
+        marks = {
+            "heard": input_ids == placeholder,
+            "stated": statements(attention_mask, [reasoning for _, reasoning in items], offsets),
+        }
+        return Batch({"input_ids": input_ids, "attention_mask": attention_mask, **marks, **audio}, offsets)
 
     def _tail(self, reasoning: str, ids: Sequence[int]) -> list[tuple[int, int]]:
         """Characters that the tokens of the reasoning, and of what follows it, cover; none where it cannot be told."""

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from edge_emotion_train.evidence import position_matrix
 from edge_emotion_train.features import FeatureSet
+from edge_emotion_train.labelling.quality import claims_of, find_mentions
 from edge_emotion_train.model import STACKED_FRAMES
+from edge_emotion_train.reward_model.model import STATEMENTS, UNSTATED
 from edge_emotion_train.sft import pad_frames
 from edge_emotion_train.tokenizer import TAGS
 
@@ -122,6 +124,8 @@ class CachedReader:
         inputs = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
+            "heard": input_ids == placeholder,
+            "stated": statements(attention_mask, [reasoning for _, reasoning in items], offsets),
             "cue_values": torch.from_numpy(values).float(),
             "emotion_logits": torch.from_numpy(np.stack([audio.emotion_logits for audio in audios])).float(),
             "frames": frames,
@@ -135,6 +139,31 @@ def _piece(frames: np.ndarray | None, shape: tuple[int, int]) -> Tensor:
     if frames is None or not len(frames):
         return torch.zeros(shape[0], STACKED_FRAMES, shape[1])
     return torch.from_numpy(np.array(frames)).float().transpose(0, 1)
+
+
+def statements(
+    attention_mask: Tensor, reasonings: Sequence[str], offsets: Sequence[Sequence[tuple[int, int]]]
+) -> Tensor:
+    """What a reasoning states of cues and emotions, at the last token of each; see `RewardModel.forward`.
+
+    Args:
+        attention_mask: `(batch, tokens)`, padded on the right.
+        reasonings: The texts.
+        offsets: Characters of each text that the row's last tokens cover.
+    """
+    found = torch.full(attention_mask.shape, UNSTATED)
+    for row, (reasoning, covered) in enumerate(zip(reasonings, offsets, strict=True)):
+        claims = [(claim.end, (claim.cue, claim.level)) for claim in claims_of(reasoning)]
+        for end, stated in [*claims, *((mention.end, mention.emotion) for mention in find_mentions(reasoning))]:
+            place = token_before(end, covered)
+            if place is not None and stated in STATEMENTS:
+                found[row, int(attention_mask[row].sum()) - len(covered) + place] = STATEMENTS[stated]
+    return found
+
+
+def token_before(end: int, offsets: Sequence[tuple[int, int]]) -> int | None:
+    """Index of the token that holds the character before `end`; None where no token does."""
+    return next((i for i, (begin, stop) in enumerate(offsets) if begin < end <= stop), None)
 
 
 def pad_right(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

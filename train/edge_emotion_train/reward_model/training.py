@@ -18,7 +18,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from edge_emotion_train.reinforcement.rewards import DIMENSIONS
 from edge_emotion_train.reward_model.model import UNCLAIMED, UNREAD, RewardModel, expected_scores
-from edge_emotion_train.reward_model.readers import Batch, CachedAudio, Item, Reader
+from edge_emotion_train.reward_model.readers import Batch, CachedAudio, Item, Reader, token_before
 
 FLUENCY = DIMENSIONS.index("fluency_and_structural_clarity")
 
@@ -77,7 +77,7 @@ def claim_targets(batch: Batch, claims: Sequence[Sequence[Sequence[Any]]]) -> Te
     for row, (stated, offsets) in enumerate(zip(claims, batch.offsets, strict=True)):
         first = int(mask[row].sum()) - len(offsets)
         for end, held in stated:
-            token = next((i for i, (begin, stop) in enumerate(offsets) if begin < end <= stop), None)
+            token = token_before(end, offsets)
             if token is not None:
                 targets[row, first + token] = float(held)
     return targets

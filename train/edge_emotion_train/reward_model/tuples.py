@@ -46,7 +46,8 @@ class RewardTuple:
         kind: `original`, a dimension and its target, `mixed.N`, `borrowed`, or an attack.
         reasoning: The text.
         scores: Of the four dimensions, 1..5, in the order of `DIMENSIONS`.
-        claims: Of each checkable claim, the character after its last and whether the recording supports it.
+        claims: Of each checkable claim, the character after its last and whether the recording supports it; of each
+            emotion that is named, the same and whether the reference text names it too.
     """
 
     key: str
@@ -123,12 +124,14 @@ def make_tuples(
             for row in rows
         ]
         made += _attacks(record, yardstick, table, rng)
+        named = {mention.emotion for mention in find_mentions(_text(record))}
         for kind, text, scores in made:
             checked = check_claims(parse_claims(text), yardstick.prosody, thresholds)
             verdicts = [
                 (item.claim.end, item.verdict == "supported") for item in checked if item.verdict != "not measurable"
             ]
-            yield RewardTuple(record.id, str(record.speaker), style, kind, text, scores, tuple(verdicts))
+            verdicts += [(mention.end, mention.emotion in named) for mention in find_mentions(text)]
+            yield RewardTuple(record.id, str(record.speaker), style, kind, text, scores, tuple(sorted(verdicts)))
 
 
 def _write(record: Record, table: CueEmotionTable, style: str, seed: int) -> str | None:
