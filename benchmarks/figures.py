@@ -176,6 +176,32 @@ def rows_of_levels(result: Mapping[str, Any]) -> list[Row]:
     ]  # fmt: skip
 
 
+def rows_of_encoders(result: Mapping[str, Any]) -> list[Row]:
+    """From `encoder_variants.py`: speech only, and the precisions made for TensorRT."""
+    speech = {row["precision"]: row for row in result["variants"] if row["set"].startswith("EmoDB")}
+    return [
+        (
+            f"Encoder for TensorRT, {name}, against fp32: same label",
+            _percent(speech[name]["label_agreement"]),
+            ">= 98 %",
+        )
+        for name in ("fp16", "int8-qdq")
+    ]
+
+
+def rows_of_compiling(result: Mapping[str, Any]) -> list[Row]:
+    """From `tensorrt_compile.py`."""
+    graphs = result["graphs"]
+    refused = sum(graph["unsupported"] for graph in graphs)
+    models = len({graph["model"] for graph in graphs})
+    return [(f"Nodes that TensorRT refuses, encoders of {models} sizes in fp16 and int8", str(refused), "0")]
+
+
+def rows_of_memory_plan(result: Mapping[str, Any]) -> list[Row]:
+    """From `memory_plan.py`."""
+    return [(f"Memory by `plan` against measured, worst of {result['rows']}", _percent(abs(result["error_max"])), "")]
+
+
 SOURCES: Mapping[str, Callable[[Mapping[str, Any]], list[Row]]] = {
     "nano_folds.json": rows_of_folds,
     "nano_speakers.json": rows_of_speakers,
@@ -186,6 +212,9 @@ SOURCES: Mapping[str, Callable[[Mapping[str, Any]], list[Row]]] = {
     "word_stress.json": rows_of_stress,
     "data_engine.json": rows_of_data_engine,
     "reasoning_texts.json": rows_of_reasoning,
+    "encoder_variants.json": rows_of_encoders,
+    "tensorrt_compile.json": rows_of_compiling,
+    "memory_plan.json": rows_of_memory_plan,
 }
 
 
