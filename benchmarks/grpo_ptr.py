@@ -20,7 +20,7 @@ from typing import Any
 
 from common import check_output, commit, cpu_model, deliver, run
 from grpo_ptr_models import MODELS, SUPERVISED, Fold, one_model
-from grpo_ptr_table import Results, compare, draw_variants, markdown, replication
+from grpo_ptr_table import Results, by_fold, compare, draw_variants, markdown, replication
 
 from edge_emotion.errors import EdgeEmotionError
 from edge_emotion_train.config import SftConfig, read_config, read_config_of
@@ -107,6 +107,7 @@ def report(results: Results, grpo: GrpoConfig, sft: SftConfig, output: Path | No
         "prosody_steps": sft.prosody_steps,
         "grpo": {name: value for name, value in asdict(grpo).items() if name in SHOWN},
         "models": compare(results),
+        "by_fold": by_fold(results),
         "examples": {name: [clip["text"] for clip in folds[0]["clips"][:3]] for name, folds in results.items()},
         "commit": commit(),
         "machine": cpu_model(),
