@@ -95,9 +95,9 @@ def verify_bundle(
         encoder: Precision of the encoder; "auto" takes the bundle's preferred one.
         llm: Quantisation of the language model, or a runtime, whose first variant is taken; "auto" takes the bundle's
             preferred one.
-        open_encoder: Opens the encoder's file; by default ONNX Runtime on the processor does.
         base: File or folder of the base language model of a bundle that holds adapters; None looks where it is
             usually found.
+        open_encoder: Opens the encoder's file; by default ONNX Runtime on the processor does.
 
     Raises:
         BundleError: A file differs from the manifest, the bundle has no golden clips or tolerances, or its base model

@@ -77,6 +77,6 @@ def test_verify_takes_another_way_to_open_the_encoder() -> None:
         opened.append(path.name)
         return OnnxEncoder(path, threads=1)
 
-    report = verify.verify_bundle(load_bundle("nano", verify=False), "fp32", "int8", open_encoder)
+    report = verify.verify_bundle(load_bundle("nano", verify=False), "fp32", "int8", open_encoder=open_encoder)
     assert opened == ["encoder.fp32.onnx"]
     assert report.passed
