@@ -35,8 +35,8 @@ FOLDS = tuple(
 HOW = """By folds: nano is trained by supervision without the fold's speakers, then reinforced by each variant from
 that same model, without them too; figures are taken on them. Each fold has a seed of its own. No test speaker is heard.
 The recipe of the reinforcement was chosen among six on the fold 13_14 and three on 03_08, so there it is picked and not
-confirmed; 09_10 and 11_12 had no part in it. Intervals are 95 % bootstrap intervals that draw speakers and then clips of
-each; differences are taken on the same clips."""
+confirmed; 09_10 and 11_12 had no part in it. Intervals are 95 % bootstrap intervals that draw speakers and then clips
+of each; differences are taken on the same clips."""
 SHOWN = ("steps", "prompts_per_step", "group", "learning_rate", "beta", "temperature", "frames", "dimension_weights",
          "expected_cues", "schedule", "schedule_threshold", "schedule_window", "warmup_steps")  # fmt: skip
 
