@@ -159,7 +159,8 @@ def begin_in_words(
         cue_values: Out-of-fold cue values `(n, cues)`.
         emotion_logits: The same for the emotions, `(n, labels)`.
     """
-    embeddings = model.language_model.get_input_embeddings().weight.detach()
+    words: Any = model.language_model.get_input_embeddings()
+    embeddings = words.weight.detach()
     levels = level_embeddings(embeddings, tokenizer, config.cues)
     labels = label_embeddings(embeddings, tokenizer, config.labels)
     spoken = [i for i, row in enumerate(features.rows) if row.corpus in config.text_corpora]
