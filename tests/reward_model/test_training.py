@@ -74,7 +74,7 @@ def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(
     start = make_model()
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(cut.state_dict()[name], value, rtol=0, atol=1e-6)
-    assert (start.score_head.weight - whole.score_head.weight).abs().max() > 1e-3
+    assert (start.text_head.weight - whole.text_head.weight).abs().max() > 1e-3
 
 
 def make_checkpoint(model: RewardModel, reader: CachedReader) -> RewardCheckpoint:

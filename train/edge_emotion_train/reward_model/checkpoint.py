@@ -95,7 +95,10 @@ def load_reward_model(folder: Path, untrained_seed: int | None = None) -> Reward
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         body = SpeechModel.from_pretrained(folder / "body")
         model = RewardModel(body, body.config.hidden_size)
-        model.load_state_dict(load_file(folder / "heads.safetensors"), strict=False)
+        kept = model.load_state_dict(load_file(folder / "heads.safetensors"), strict=False)
+        unlike = [*kept.unexpected_keys, *(name for name in kept.missing_keys if not name.startswith("body."))]
+        if unlike:
+            raise ValueError(f"its heads are of another kind: {', '.join(unlike)}")
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"{folder} holds no reward model ({error}); `edge-emotion train reward` makes one") from None
     if untrained_seed is not None:

@@ -8,10 +8,12 @@ to mistake 5 for 1 costs more than to mistake it for 4.
 
 Four scores are little to learn from, and whether a text is good is a question to each of its statements. So a second
 head tells of each statement how likely it is to hold, from what is stated (a cue and its level, as the claim parser
-reads them, or an emotion) and the mean state over the recording; the scores are read from the last token and from what
-that head says. Whether acoustic claims are true is told in training. (The state where a claim ends, in place of its cue
-and level, was tried on nano: after 150 steps it told true from false little better than chance, since that state is
-about what comes next.) In training, too, the next word is predicted where a text is unbroken and true.
+reads them, or an emotion) and the mean state over the recording. Alignment and interpretation are read from what that
+head says and from nothing else: with the last token's state, which knows that a text is broken or praises itself,
+nano's judge paid for both, since in training such texts are as true as what they were made of. Completeness and fluency
+are read from that state too. Whether statements hold is told in training alone. (The state where a claim ends, in place
+of its cue and level, was tried on nano: after 150 steps it told true from false little better than chance, since that
+state is about what comes next.) In training, too, the next word is predicted where a text is unbroken and true.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ WIDTH = 128  # of what a statement and a recording are compared in
 LEVELS = tuple((cue.name, level) for cue in CUES for level in cue.levels)
 STATEMENTS = {stated: index for index, stated in enumerate((*LEVELS, *EMOTIONS))}
 UNSTATED = -1
+SUMMARY = 6  # numbers about the statements of a text, see `summary`
 
 
 class RewardModel(nn.Module):
@@ -49,7 +52,8 @@ class RewardModel(nn.Module):
     def __init__(self, body: nn.Module, hidden_size: int, claim_weight: float = 1.0, text_weight: float = 0.0) -> None:
         super().__init__()
         self.body = body
-        self.score_head = nn.Linear(hidden_size + 6, len(DIMENSIONS) * STEPS)
+        self.truth_head = nn.Sequential(nn.Linear(SUMMARY, 32), nn.GELU(), nn.Linear(32, 2 * STEPS))
+        self.text_head = nn.Linear(hidden_size + SUMMARY, (len(DIMENSIONS) - 2) * STEPS)
         self.statement_words = nn.Embedding(len(STATEMENTS), WIDTH)
         self.statement_sound = nn.Linear(hidden_size, WIDTH)
         self.statement_head = nn.Sequential(nn.GELU(), nn.Linear(WIDTH, 1))
@@ -79,13 +83,14 @@ class RewardModel(nn.Module):
         """
         hidden = self.body(attention_mask=attention_mask, use_cache=False, **inputs).last_hidden_state
         last = hidden[torch.arange(len(hidden), device=hidden.device), attention_mask.sum(dim=1) - 1]
-        dtype = self.score_head.weight.dtype
+        dtype = self.text_head.weight.dtype
         sound = (hidden * heard[..., None]).sum(dim=1) / heard.sum(dim=1, keepdim=True).clamp(min=1)
         ends = stated != UNSTATED
         compared = self.statement_words(stated[ends]) + self.statement_sound(sound.to(dtype))[ends.nonzero()[:, 0]]
         found = self.statement_head(compared).float().squeeze(-1)
-        read = torch.cat([last.to(dtype), summary(found, stated).to(dtype)], dim=-1)
-        logits = self.score_head(read).float().unflatten(-1, (-1, STEPS))
+        told = summary(found, stated).to(dtype)
+        scored = [self.truth_head(told), self.text_head(torch.cat([last.to(dtype), told], dim=-1))]
+        logits = torch.cat(scored, dim=-1).float().unflatten(-1, (-1, STEPS))
         if scores is None:
             return {"logits": logits, "claim_logits": found}
         loss = ordinal_loss(logits, scores)
