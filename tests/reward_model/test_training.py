@@ -53,7 +53,7 @@ def test_it_learns_which_text_belongs_to_which_sound(
         return replace(hear(clip), heard=reader.mean + (1.5 - 3.0 * (clip % 2)) * reader.scale)
 
     model = make_model(claim_weight=1.0, text_weight=0.2)
-    log = train(make_trainer(model, reader, high_or_low, tmp_path, steps=90))
+    log = train(make_trainer(model, reader, high_or_low, tmp_path, steps=180))
     losses = [entry["loss"] for entry in log if "loss" in entry]
     assert losses[-1] < 0.3 * losses[0]
     scores = predict(model, reader, [(high_or_low(row["audio"]), row["reasoning"]) for row in make_rows()])
