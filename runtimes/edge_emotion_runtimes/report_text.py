@@ -66,7 +66,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         "",
         "**Every combination that ran computes what the reference did.**"
         if report["passed"]
-        else "**Do not trust this device's results: see the combinations that are off.**",
+        else "**Do not trust this device's results: see the combinations that are off, and the tests that failed.**",
         "",
         f"Bundle {bundle['name']} {bundle['version']}, manifest {bundle['sha256'][:12]}; {report['made']}; "
         f"device {device['id']}.",
@@ -127,9 +127,10 @@ def _findings(doctor: Mapping[str, Any]) -> list[str]:
 
 
 def _tests(tests: Mapping[str, Any]) -> list[str]:
+    outcomes = [f"- `{line}`" for line in tests.get("outcomes", ())]
     if not tests["ran"]:
-        return [f"Not run: {tests.get('why') or 'no test is marked so'}."]
-    return [*(f"- `{line}`" for line in tests["outcomes"]), "", *tests["end"]]
+        return [f"Not run: {tests['why']}.", "", *outcomes]
+    return [*outcomes, "", *tests["end"]]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:

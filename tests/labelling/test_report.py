@@ -433,10 +433,15 @@ def test_speakers_beyond_number_stay_readable_and_small() -> None:
     assert named.count("speaker ") == 24
 
 
-@pytest.mark.parametrize("values", [[3.0], [0.0, 0.0], [-1.0, 5.0], list(range(100))])
-def test_a_histogram_of_anything(values: list[float]) -> None:
+@pytest.mark.parametrize(("values", "tallest"), [([3.0], 1), ([0.0, 0.0], 2), ([-1.0, 5.0], 1), (list(range(100)), 5)])
+def test_a_histogram_of_anything(values: list[float], tallest: int) -> None:
     for whole in (True, False):
-        read_page(histogram_svg(np.array(values), "words", "words", whole=whole))
+        svg = histogram_svg(np.array(values), "words", "words", whole=whole)
+        read_page(svg)
+        bars = re.findall(r'd="M \S+ (\S+) L \S+ \S+ L \S+ (\S+)[^"]*" style="fill: var\(--accent', svg)
+        heights = [float(foot) - float(top) for foot, top in bars]
+        drawn = sum(heights) / max(heights) * tallest
+        assert drawn == pytest.approx(len(values), abs=0.1), "each value lies in one bar"
 
 
 @settings(max_examples=50)

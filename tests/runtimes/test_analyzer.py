@@ -14,7 +14,7 @@ import soundfile
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 
 from edge_emotion.audio import from_samples, load_audio
-from edge_emotion.errors import AudioError, BundleError
+from edge_emotion.errors import AudioError, BundleError, RuntimeUnavailableError
 from edge_emotion.result import EmotionResult
 from edge_emotion_runtimes.analyzer import Analyzer
 from edge_emotion_runtimes.llama_cpp_model import LlamaCppModel
@@ -291,12 +291,14 @@ def test_many_recordings_do_not_grow_the_memory(analyzer, speech):
     assert resident_bytes() - before < 4 * 2**20
 
 
-def test_close_twice(bundle):
+def test_close_twice(bundle, speech):
     analyzer = Analyzer(
         bundle, OnnxEncoder(bundle.encoder_path(), threads=1), LlamaCppModel(bundle.llm_path(), threads=1)
     )
     analyzer.close()
     analyzer.close()
+    with pytest.raises(RuntimeUnavailableError, match="closed"):
+        analyzer.analyze(from_samples(speech, RATE_HZ))
 
 
 def resident_bytes() -> int:

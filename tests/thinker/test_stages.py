@@ -230,7 +230,7 @@ def test_a_run_that_is_cut_off_goes_on_to_the_same_weights(
     (folder / "training" / "checkpoint-3").mkdir()  # as if power went while it was written
     with pytest.raises(ConfigError, match="holds a run already; go on with --resume"):
         go(stage, output=folder, **changes)
-    with pytest.raises(ConfigError, match=r"was another one and cannot go on:\n  seed: 20261125 is now 7"):
+    with pytest.raises(ConfigError, match=r"had other settings, so it cannot go on:\n  seed: 20261125 is now 7"):
         go(stage, "--resume", "--seed", "7", output=folder, **changes)
     go(stage, "--resume", output=folder, **changes)
     assert same(states(whole), states(folder))

@@ -124,6 +124,20 @@ def _start_worker(weights: Path, layers: int) -> None:
     _encoder = load_whisper_encoder(weights, layers)
 
 
+def row_of(clip: Clip, variant: int, samples: int, positions: dict[str, float]) -> FeatureRow:
+    """The row of a clip's variant that is `samples` long at 16 kHz."""
+    return FeatureRow(
+        clip=clip.clip_id,
+        corpus=clip.corpus,
+        speaker=clip.speaker,
+        emotion=clip.emotion,
+        text_code=clip.extra.get("text_code"),
+        variant=variant,
+        duration_s=samples / SAMPLE_RATE_HZ,
+        positions=positions,
+    )
+
+
 def _process_clip(task: tuple[Clip, int]) -> tuple[list[tuple[FeatureRow, np.ndarray, np.ndarray]], str | None]:
     clip, variants = task
     assert _encoder is not None
@@ -136,16 +150,7 @@ def _process_clip(task: tuple[Clip, int]) -> tuple[list[tuple[FeatureRow, np.nda
         window = speech_window(augment(samples, clip.clip_id, variant) if variant else samples)
         if window is None:
             continue
-        row = FeatureRow(
-            clip=clip.clip_id,
-            corpus=clip.corpus,
-            speaker=clip.speaker,
-            emotion=clip.emotion,
-            text_code=clip.extra.get("text_code"),
-            variant=variant,
-            duration_s=len(window) / SAMPLE_RATE_HZ,
-            positions=cue_positions(window, speech=clip.corpus != "emogator"),
-        )
+        row = row_of(clip, variant, len(window), cue_positions(window, speech=clip.corpus != "emogator"))
         results.append((row, *encode_window(_encoder, window)))
     return results, None if results else f"{clip.path}: nobody speaks"
 

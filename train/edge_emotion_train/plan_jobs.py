@@ -133,26 +133,14 @@ def _count_rows(files: Any) -> int:
 
 def _reward_job(keys: Mapping[str, Any], config_path: Path, on_gpu: bool) -> Job:
     sft = _sft_keys(keys["sft"], config_path)
-    sizes = {"embedding_dim": keys["embedding_dim"], "language_model_layers": keys["layers"],
-             "vocabulary": keys["vocabulary"]}  # fmt: skip
-    return Job(
-        "reward",
-        _small_model(sft | sizes),
-        sequences=keys["batch_size"],
-        sequences_per_step=keys["batch_size"],
-        steps=keys["steps"],
-        audio_s=NANO_AUDIO_S,
-        prompt_tokens=_NANO_PROMPT_TOKENS + sft["evidence_tokens"],
-        reply_tokens=NANO_REPLY_TOKENS,
-        checkpointing=False,
-        fused_head=False,
-        half=on_gpu,
-    )
+    of_reward = {"embedding_dim": keys["embedding_dim"], "language_model_layers": keys["layers"]}
+    of_reward |= {name: keys[name] for name in ("vocabulary", "batch_size", "steps")}
+    return _sft_job(sft | of_reward, on_gpu, "reward")
 
 
-def _sft_job(keys: Mapping[str, Any], on_gpu: bool) -> Job:
+def _sft_job(keys: Mapping[str, Any], on_gpu: bool, stage: str = "sft") -> Job:
     return Job(
-        "sft",
+        stage,
         _small_model(keys),
         sequences=keys["batch_size"],
         sequences_per_step=keys["batch_size"],

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from edge_emotion.audio import SAMPLE_RATE_HZ, load_audio
+from edge_emotion.audio import load_audio
 from edge_emotion.errors import AudioError
 from edge_emotion.prosody import measure_prosody
 from edge_emotion.prosody.contour_shape import describe_shape
@@ -28,7 +28,7 @@ from edge_emotion.prosody.contour_shape import describe_shape
 from .augment import augment
 from .corpora import Clip
 from .encoder import WhisperEncoder, load_whisper_encoder
-from .features import FeatureRow, FeatureSet, encode_window, inputs_hash, speech_window
+from .features import FeatureRow, FeatureSet, encode_window, inputs_hash, row_of, speech_window
 from .labelling.ordering import PLACES, SILENCE_S, NotReachedError, Triple, make_triple
 from .model import ENCODER_FRAMES_PER_S, POOLED_FRAMES
 
@@ -165,18 +165,8 @@ def _process_clip(task: tuple[Clip, int, int]) -> _Result:
 def _encode(clip: Clip, variant: int, triple: Triple) -> _TripleFeatures:
     assert _encoder is not None
     samples = load_audio(triple.flac).samples
-    row = FeatureRow(
-        clip=clip.clip_id,
-        corpus=clip.corpus,
-        speaker=clip.speaker,
-        emotion=clip.emotion,
-        text_code=clip.extra.get("text_code"),
-        variant=variant,
-        duration_s=len(samples) / SAMPLE_RATE_HZ,
-        positions={},
-    )
     line = {
-        "row": asdict(row),
+        "row": asdict(row_of(clip, variant, len(samples), {})),
         "attribute": triple.attribute,
         "places": [heard.place for heard in triple.variants],
         "cuts": [round((heard.start_s - SILENCE_S / 2) * FRAMES_PER_S) for heard in triple.variants[1:]],

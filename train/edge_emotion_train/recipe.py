@@ -83,6 +83,91 @@ def measured_levels(row: FeatureRow, thresholds: Thresholds) -> dict[str, str]:
     }
 
 
+@dataclass(frozen=True)
+class Heard:
+    """What the encoder says of training clips, by heads that never saw their speakers.
+
+    Attributes:
+        thresholds: Cut points of the levels, of the population's recordings.
+        evidence: Heads fitted on all of them.
+        cue_values: Out of fold and standardised, `(n, cues)`.
+        emotion_logits: Out of fold, `(n, labels)`.
+        values: `cue_values` on the cues' own scales.
+        deviation: Their errors on speech, `(cues,)`.
+    """
+
+    thresholds: Thresholds
+    evidence: EvidenceFit
+    cue_values: np.ndarray
+    emotion_logits: np.ndarray
+    values: np.ndarray
+    deviation: np.ndarray
+
+
+def hear(features: FeatureSet, config: SftConfig) -> Heard:
+    """Fits thresholds and evidence on `n` rows, and hears each row with heads that never saw its speaker."""
+    rows = features.rows
+    speech = [row for row in rows if row.corpus == "emodb"]
+    speakers = sorted({row.speaker for row in speech})
+    thresholds = fit_thresholds(
+        speech, config.cues, f"population: EmoDB speakers {', '.join(s[-2:] for s in speakers)}"
+    )
+    penalties = (config.cue_penalty, config.emotion_penalty)
+    evidence = fit_evidence(features.statistics, rows, config.cues, config.labels, *penalties)
+    cue_values, emotion_logits = out_of_fold_evidence(features.statistics, rows, config.cues, config.labels, *penalties)
+    positions = position_matrix(rows, config.cues)
+    spoken = [i for i, row in enumerate(rows) if row.corpus == "emodb"]
+    values = cue_values * np.nanstd(positions, axis=0) + np.nanmean(positions, axis=0)
+    deviation = residual_deviation(values[spoken], positions[spoken])
+    return Heard(thresholds, evidence, cue_values, emotion_logits, values, deviation)
+
+
+def explain(rows: Sequence[FeatureRow], heard: Heard, config: SftConfig, seed: int) -> list[list[Explanation]]:
+    """The texts of each row, of cues that are likely to be heard right."""
+    speech = [row for row in rows if row.corpus == "emodb"]
+    levels = [measured_levels(row, heard.thresholds) for row in speech]
+    table = CueEmotionTable().fit(levels, [str(row.emotion) for row in speech])
+    return write_explanations(
+        rows,
+        heard.values,
+        heard.deviation,
+        config.cues,
+        heard.thresholds,
+        table,
+        config.labels,
+        ("emodb",),
+        SpeakingRule(config.always_cues, config.confidence, config.fewest_cues, config.most_cues),
+        config.texts_per_row,
+        seed,
+    )
+
+
+def model_to_train(
+    features: FeatureSet,
+    heard: Heard,
+    explanations: Sequence[Sequence[Explanation]],
+    spoken_texts: Iterable[str],
+    config: SftConfig,
+    start: Checkpoint | None,
+) -> tuple[SpeechLanguageModel, Tokenizer, Prompt]:
+    """The model as training finds it: fresh, on a pretrained language model, or with the weights of `start`."""
+    if config.preset == "small":
+        model, tokenizer = build_adapted_model(config, features.frames.shape[2])
+        prompt = chatml_prompt(config.labels)
+    else:
+        tokenizer = start.tokenizer if start else recipe_tokenizer(explanations, spoken_texts, config)
+        model, prompt = build_model(config, tokenizer, features.frames.shape[2]), Prompt()
+    if start:
+        model.evidence.load_state_dict(start.tower.evidence.state_dict())
+        model.audio.load_state_dict(start.tower.audio.state_dict())
+        model.language_model.load_state_dict(start.language_model.state_dict())
+    set_levels(model.evidence, heard.evidence, heard.thresholds, heard.deviation)
+    if config.preset == "small":
+        measured = [measured_levels(row, heard.thresholds) for row in features.rows]
+        begin_in_words(model, tokenizer, config, features, measured, heard.cue_values, heard.emotion_logits)
+    return model, tokenizer, prompt
+
+
 def train_model(
     features: FeatureSet,
     config: SftConfig,
@@ -110,49 +195,11 @@ def train_model(
     seed = config.seed if seed is None else seed
     torch.manual_seed(seed)
     rows = features.rows
-    speech = [row for row in rows if row.corpus == "emodb"]
-    speakers = sorted({row.speaker for row in speech})
-    thresholds = fit_thresholds(
-        speech, config.cues, f"population: EmoDB speakers {', '.join(s[-2:] for s in speakers)}"
-    )
-    penalties = (config.cue_penalty, config.emotion_penalty)
-    evidence = fit_evidence(features.statistics, rows, config.cues, config.labels, *penalties)
-    cue_values, emotion_logits = out_of_fold_evidence(features.statistics, rows, config.cues, config.labels, *penalties)
-    positions = position_matrix(rows, config.cues)
-    spoken = [i for i, row in enumerate(rows) if row.corpus == "emodb"]
-    heard = cue_values * np.nanstd(positions, axis=0) + np.nanmean(positions, axis=0)
-    deviation = residual_deviation(heard[spoken], positions[spoken])
-    table = CueEmotionTable()
-    table.fit([measured_levels(row, thresholds) for row in speech], [str(row.emotion) for row in speech])
-    explanations = write_explanations(
-        rows,
-        heard,
-        deviation,
-        config.cues,
-        thresholds,
-        table,
-        config.labels,
-        ("emodb",),
-        SpeakingRule(config.always_cues, config.confidence, config.fewest_cues, config.most_cues),
-        config.texts_per_row,
-        seed,
-    )
+    heard = hear(features, config)
+    explanations = explain(rows, heard, config, seed)
     spoken_texts = transcripts(config) if config.transcript_share else {}
-    if config.preset == "small":
-        model, tokenizer = build_adapted_model(config, features.frames.shape[2])
-        prompt = chatml_prompt(config.labels)
-    else:
-        tokenizer = start.tokenizer if start else recipe_tokenizer(explanations, spoken_texts.values(), config)
-        model, prompt = build_model(config, tokenizer, features.frames.shape[2]), Prompt()
-    if start:
-        model.evidence.load_state_dict(start.tower.evidence.state_dict())
-        model.audio.load_state_dict(start.tower.audio.state_dict())
-        model.language_model.load_state_dict(start.language_model.state_dict())
-    set_levels(model.evidence, evidence, thresholds, deviation)
-    if config.preset == "small":
-        measured = [measured_levels(row, thresholds) for row in rows]
-        begin_in_words(model, tokenizer, config, features, measured, cue_values, emotion_logits)
-    common = (cue_values, emotion_logits, tokenizer, prompt, config.max_duration_s)
+    model, tokenizer, prompt = model_to_train(features, heard, explanations, spoken_texts.values(), config, start)
+    common = (heard.cue_values, heard.emotion_logits, tokenizer, prompt, config.max_duration_s)
     collator = Collator(tokenizer.encode(prompt.before_audio).ids, config.evidence_tokens)
     history: list[dict[str, Any]] = []
 
@@ -182,10 +229,11 @@ def train_model(
 
     if config.prosody_steps and not start:
         prosody = load_triples_and_shapes(config)
-        examples = prosody_examples(prosody_items(features, prosody, thresholds), features, prosody, *common)
+        examples = prosody_examples(prosody_items(features, prosody, heard.thresholds), features, prosody, *common)
         watches: list[TrainerCallback] = []
         if watched is not None:
-            asked = prosody_items(watched, prosody, thresholds), watched, prosody, *evidence.predict(watched.statistics)
+            items = prosody_items(watched, prosody, heard.thresholds)
+            asked = items, watched, prosody, *heard.evidence.predict(watched.statistics)
             every = max(25, config.prosody_steps // 10)
             watches.append(Watch(lambda: accuracies(model, tokenizer, prompt, *asked), every))
         train("prosody", examples, config.prosody_tasks, config.prosody_steps, watches)
@@ -204,9 +252,9 @@ def train_model(
         model.eval().cpu(),
         tokenizer,
         prompt,
-        thresholds,
-        evidence,
-        emotion_logits[recordings],
+        heard.thresholds,
+        heard.evidence,
+        heard.emotion_logits[recordings],
         [str(rows[i].emotion) for i in recordings],
         history,
     )

@@ -1,4 +1,4 @@
-"""The reward model: a speech language model's body and one ordinal head on the last token.
+"""The reward model: a speech language model's body with a head over its statements and ordinal scores.
 
 EmotionThinker's reward model (arXiv 2601.15668) writes its four scores as JSON. A head reads them from the hidden
 state after the last token instead: one forward pass in place of some forty, never an answer that cannot be parsed, the

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,15 +19,11 @@ from edge_emotion_train.checkpoint import load_checkpoint
 from edge_emotion_train.config import SftConfig, read_config
 from edge_emotion_train.evidence import (
     EvidenceFit,
-    fit_evidence,
-    fit_thresholds,
-    out_of_fold_evidence,
-    position_matrix,
-    residual_deviation,
 )
 from edge_emotion_train.features import FeatureSet
+from edge_emotion_train.processes import is_main, main_first, print_result
 from edge_emotion_train.reasoning import CueEmotionTable
-from edge_emotion_train.recipe import build_model, measured_levels, set_levels
+from edge_emotion_train.recipe import build_model, hear, measured_levels, set_levels
 from edge_emotion_train.reinforcement.policy import policy_of
 from edge_emotion_train.reinforcement.rewards import DIMENSIONS
 from edge_emotion_train.reward_model.calibration import calibrated, fit_calibration
@@ -40,6 +33,7 @@ from edge_emotion_train.reward_model.model import RewardModel
 from edge_emotion_train.reward_model.readers import CachedAudio, CachedReader
 from edge_emotion_train.reward_model.training import RewardCollator, predict, reward_trainer, train
 from edge_emotion_train.reward_model.tuples import RewardTuple, load_tuples, make_tuples, row_key, save_tuples
+from edge_emotion_train.runs import open_run
 from edge_emotion_train.sft import SpeechLanguageModel
 from edge_emotion_train.tokenizer import train_tokenizer
 from edge_emotion_train.training_data import load_training_features
@@ -80,11 +74,13 @@ def reward_stage(config: RewardConfig) -> None:
     sft = read_config(config.sft, ["--data", str(config.data), "--encoder-weights", str(config.encoder_weights),
                                    "--cache", str(config.cache)])  # fmt: skip
     folder = config.output / "training"
-    prepare_folder(folder, config)
+    settings = {name: value for name, value in asdict(config).items() if name not in _FREE}
+    open_run(folder, settings, config.resume, config.force)
     features, data_hash = load_training_features(sft)
     training, calibrating = split_rows(features, config, sft)
     population = population_of(features, training, sft)
-    tuples = read_or_make_tuples(folder / "tuples.jsonl", features, training + calibrating, population, config)
+    with main_first():
+        tuples = read_or_make_tuples(folder / "tuples.jsonl", features, training + calibrating, population, config)
     keys = {row_key(row): index for index, row in enumerate(features.rows)}
     apart = set(config.calibration_speakers)
     own = [item for item in tuples if item.speaker not in apart]
@@ -102,7 +98,7 @@ def reward_stage(config: RewardConfig) -> None:
         save_every=config.save_every, report_to=config.report_to,
     )  # fmt: skip
     history = train(trainer, config.resume)
-    if not trainer.is_world_process_zero():
+    if not is_main():
         return
     model = model.cpu().eval()
     predicted = predict(model, reader, [(audio_of(t.key), t.reasoning) for t in held_back])
@@ -128,7 +124,7 @@ def reward_stage(config: RewardConfig) -> None:
     save_reward_model(config.output, checkpoint)
     with (config.output / "metrics.jsonl").open("w") as log:
         log.writelines(json.dumps(entry) + "\n" for entry in history)
-    sys.stdout.write(json.dumps(figures) + "\n")
+    print_result(figures)
 
 
 def split_rows(features: FeatureSet, config: RewardConfig, sft: SftConfig) -> tuple[list[int], list[int]]:
@@ -157,24 +153,19 @@ def split_rows(features: FeatureSet, config: RewardConfig, sft: SftConfig) -> tu
 
 def population_of(features: FeatureSet, training: Sequence[int], sft: SftConfig) -> Population:
     """Fits thresholds, table and evidence on training rows, and hears every row with them."""
-    rows = [features.rows[i] for i in training]
-    speech = [row for row in rows if row.corpus == CORPUS]
-    thresholds = fit_thresholds(speech, sft.cues, f"{len({row.speaker for row in speech})} training speakers")
-    recordings = [row for row in speech if row.variant == 0 and row.emotion in sft.labels]
+    known = hear(features.select(training), sft)
+    recordings = [
+        row
+        for row in (features.rows[i] for i in training)
+        if row.corpus == CORPUS and row.variant == 0 and row.emotion in sft.labels
+    ]
     table = CueEmotionTable().fit(
-        [measured_levels(row, thresholds) for row in recordings], [str(row.emotion) for row in recordings]
+        [measured_levels(row, known.thresholds) for row in recordings], [str(row.emotion) for row in recordings]
     )
-    penalties = (sft.cue_penalty, sft.emotion_penalty)
-    statistics = features.statistics[list(training)]
-    evidence = fit_evidence(statistics, rows, sft.cues, sft.labels, *penalties)
-    values, logits = evidence.predict(features.statistics)
-    values[list(training)], logits[list(training)] = out_of_fold_evidence(
-        statistics, rows, sft.cues, sft.labels, *penalties
-    )
-    heard = values * evidence.cue_scale + evidence.cue_mean
-    spoken = [i for i in training if features.rows[i].corpus == CORPUS]
-    positions = position_matrix([features.rows[i] for i in spoken], sft.cues)
-    return Population(thresholds, table, evidence, residual_deviation(heard[spoken], positions), heard, logits)
+    values, logits = known.evidence.predict(features.statistics)
+    heard = values * known.evidence.cue_scale + known.evidence.cue_mean
+    heard[list(training)], logits[list(training)] = known.values, known.emotion_logits
+    return Population(known.thresholds, table, known.evidence, known.deviation, heard, logits)
 
 
 def read_or_make_tuples(
@@ -248,29 +239,3 @@ def agreement(predicted: np.ndarray, target: np.ndarray) -> dict[str, dict[str, 
         }
         for i, name in enumerate(DIMENSIONS)
     }
-
-
-def prepare_folder(folder: Path, config: RewardConfig) -> None:
-    """Readies the folder of a run.
-
-    Raises:
-        ConfigError: The folder holds a run and neither `resume` nor `force` is set, or that run was another one.
-    """
-    record = folder / "run.json"
-    fixed: Mapping[str, Any] = json.loads(
-        json.dumps({name: value for name, value in asdict(config).items() if name not in _FREE})
-    )
-    if record.is_file() and not config.force:
-        if not config.resume:
-            raise ConfigError(f"{folder} holds a run already; go on with --resume, or start anew with --force")
-        before = json.loads(record.read_text())
-        changed = [f"  {k}: {before.get(k)!r} is now {v!r}" for k, v in fixed.items() if before.get(k) != v]
-        if changed:
-            raise ConfigError(f"the run in {folder} had other settings, so it cannot go on:\n" + "\n".join(changed))
-        return
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    partial = record.with_suffix(".partial")
-    partial.write_text(json.dumps(fixed, indent=1) + "\n")
-    partial.rename(record)

@@ -17,14 +17,16 @@ from transformers import Trainer
 
 from edge_emotion.cues import Thresholds
 from edge_emotion.errors import ConfigError
+from edge_emotion_train import runs
 from edge_emotion_train.labelling.rows import Row
 from edge_emotion_train.processes import is_main, processes
 from edge_emotion_train.reinforcement.trainer import WRITE_ERRORS, TrainingError
+from edge_emotion_train.runs import RECORD
 from edge_emotion_train.thinker.configs import TrainingConfig
 from edge_emotion_train.thinker.dialogue import ANSWERS, Dialogue, known_or_same, prompt_of
 from edge_emotion_train.thinker.model import ADAPTER_CONFIG
 
-RECORD, WHOLE, SPEECH = "run.json", "complete.json", "edge_emotion.json"
+WHOLE, SPEECH = "complete.json", "edge_emotion.json"
 # What may differ between a run and its resumption.
 FREE = (
     "preset", "model", "base", "rows", "validation", "text_rows", "transcript_rows", "output", "resume", "force",
@@ -44,26 +46,15 @@ def open_run(config: TrainingConfig, start: str) -> bool:
             holds something else.
     """
     folder = config.output / "training"
-    record = folder / RECORD
-    settings = json.loads(json.dumps({k: v for k, v in asdict(config).items() if k not in FREE} | {"start": start}))
-    exists = record.is_file()
-    strange = not exists and config.output.is_dir() and any(config.output.iterdir())
-    processes().wait_for_everyone()  # nobody begins to write before everybody has looked
-    if exists and not config.force:
-        if not config.resume:
-            raise ConfigError(f"{config.output} holds a run already; go on with --resume, or start anew with --force")
-        before = json.loads(record.read_text())
-        changed = [f"  {name}: {before.get(name)!r} is now {value!r}" for name, value in settings.items()
-                   if before.get(name) != value]  # fmt: skip
-        if changed:
-            raise ConfigError(f"the run in {config.output} was another one and cannot go on:\n" + "\n".join(changed))
-        return True
-    if strange:
+    settings = {name: value for name, value in asdict(config).items() if name not in FREE} | {"start": start}
+    if not (folder / RECORD).is_file() and config.output.is_dir() and any(config.output.iterdir()):
         raise ConfigError(f"{config.output} holds other files; choose an empty folder")
+    if runs.open_run(folder, settings, config.resume, config.force):
+        return True
     if is_main():
-        shutil.rmtree(config.output, ignore_errors=True)
-        folder.mkdir(parents=True)
-        write_json(record, settings)
+        for path in config.output.iterdir():  # an earlier result is none of this run
+            if path != folder:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
     processes().wait_for_everyone()
     return False
 
